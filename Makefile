@@ -1,0 +1,83 @@
+# make demo    the main job: what garbage collection does to a cache, and what it does to this one
+# make test    the tests, on a debug build that checks every invariant and on the build users get
+#
+# Both create the virtual environment they need. Another interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-debug test-release lint types coverage sanitize package clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -4
+
+# ---- what users run -------------------------------------------------------------------------------
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)") $(DEMO_ARGS)
+
+test: test-debug test-release
+
+test-debug: $(VENV)/.debug $(VENV)/.test
+	PYTHONPATH=$(VENV)/debug $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-release: $(VENV)/.release $(VENV)/.test
+	$(BIN)/python -m pytest --ignore=tests/structures $(PYTEST_ARGS)
+
+# ---- what contributors and CI run as well ---------------------------------------------------------
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src/slabcache
+
+types: $(VENV)/.release $(VENV)/.dev
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest slabcache._core slabcache._record --ignore-missing-stub
+
+coverage: $(VENV)/.dev
+	tools/coverage $(BIN)/python
+
+sanitize: $(VENV)/.dev
+	tools/sanitize $(BIN)/python
+
+package: $(VENV)/.dev
+	tools/package $(BIN)/python
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
+
+# ---- environments ---------------------------------------------------------------------------------
+
+$(VENV)/.base: pyproject.toml tools/check-machine
+	@tools/check-machine $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "setuptools>=77" "Cython>=3.3,<3.4" "numpy>=2.0"
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.base $(SOURCES)
+	$(PIP) --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+$(VENV)/.debug: $(VENV)/.base $(SOURCES)
+	SLABCACHE_DEBUG=1 $(PIP) --no-build-isolation --no-deps --upgrade --target $(VENV)/debug .
+	@touch $@
+
+# The dependencies of one extra each; the package itself is installed above.
+$(VENV)/.demo: $(VENV)/.release
+	$(PIP) $$($(BIN)/python tools/extra.py demo)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) $$($(BIN)/python tools/extra.py test)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) $$($(BIN)/python tools/extra.py demo test dev)
+	@touch $@

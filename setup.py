@@ -1,0 +1,78 @@
+"""The extension modules and their build switches; all other metadata is in pyproject.toml.
+
+Switches, as environment variables set to 1:
+
+SLABCACHE_DEBUG      invariants checked after each change of a small cache; tests of the structures built in
+SLABCACHE_SANITIZE   address and undefined-behaviour sanitizers (run with their libraries preloaded)
+SLABCACHE_COVERAGE   line coverage of the .pyx and .pxd files
+SLABCACHE_PORTABLE   plain C instead of SSE2, NEON and 128-bit multiplication
+"""
+
+import os
+import sys
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+
+def switch(name: str) -> bool:
+    return os.environ.get(f"SLABCACHE_{name}", "0") not in ("", "0")
+
+
+debug, sanitize, coverage = switch("DEBUG"), switch("SANITIZE"), switch("COVERAGE")
+
+macros: list[tuple[str, str | None]] = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+compile_args: list[str] = []
+link_args: list[str] = []
+
+if sys.platform != "win32":
+    compile_args += ["-O3", "-fno-strict-aliasing"]
+if debug:
+    macros.append(("SLABCACHE_DEBUG", "1"))
+    compile_args.append("-UNDEBUG")
+if switch("PORTABLE"):
+    macros.append(("SLABCACHE_PORTABLE", "1"))
+if sanitize:
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+    compile_args += ["-O1", "-g", *flags]
+    link_args += flags
+if coverage:
+    macros += [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+    compile_args.append("-O0")
+
+modules = ["_record", "_core"] + (["_structures"] if debug else [])
+
+# Objects of one kind of build must not be taken for those of another.
+switches = ("DEBUG", "SANITIZE", "COVERAGE", "PORTABLE")
+kind = "-".join(name.lower() for name in switches if switch(name)) or "release"
+build_base = os.path.join("build", kind, sys.implementation.cache_tag + sys.abiflags)
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"slabcache.{module}",
+                [f"src/slabcache/{module}.pyx"],
+                include_dirs=["src/slabcache", numpy.get_include()],
+                define_macros=macros,
+                extra_compile_args=compile_args,
+                extra_link_args=link_args,
+            )
+            for module in modules
+        ],
+        include_path=["src"],
+        build_dir=os.path.join(build_base, "cython"),
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "nonecheck": False,
+            "freethreading_compatible": True,
+            "linetrace": coverage,
+        },
+    ),
+    options={"build": {"build_base": build_base}},
+)

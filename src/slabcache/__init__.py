@@ -1,0 +1,17 @@
+"""slabcache: a typed LRU cache whose entries the garbage collector never sees.
+
+>>> from slabcache import SlabCache
+>>> cache = SlabCache(1000, key="u8", value=[("seen", "u8"), ("mentions", "u4")])
+>>> cache[42] = (1001, 0)
+>>> cache.increment(42, "mentions")
+1
+>>> cache[42]
+Record(seen=1001, mentions=1)
+"""
+
+from slabcache._record import Record
+from slabcache.cache import SlabCache
+from slabcache.stats import Stats
+
+__version__ = "0.1.0"
+__all__ = ["Record", "SlabCache", "Stats"]

@@ -1,0 +1,123 @@
+"""One contiguous arena: everything a cache keeps, reached by offset. **No pointer lies inside.**
+
+    0         header_t   what the arena is, its secrets, counters and list heads
+    256       bucket_t x bucket_count        (see _table.pxd)
+    slots_at  slot x (slot_count + 1)        (see _slab.pxd); slot 0 is the sentinel of the LRU list
+
+So the same bytes can be anonymous memory today, and a file or shared memory next. The system hands
+them out zeroed and lazily: a zeroed arena past its header is an empty cache, no page of it is touched
+before an entry needs it, and it never grows.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from slabcache._hash cimport seed_t
+from slabcache._native cimport native_map, native_page_size, native_unmap
+
+
+cdef enum:
+    ARENA_LAYOUT = 1            # version of everything this file and _table, _lru, _slab lay out
+    ARENA_HEADER_SIZE = 256     # bytes; whole cache lines, so that buckets do not straddle
+    BUCKET_SIZE = 64            # bytes; one cache line
+    BUCKET_CELLS = 12           # entries a bucket holds
+
+    # Cells a slot has in the table, as a fraction: load factor 0.6.
+    CELLS_NUMERATOR = 5
+    CELLS_DENOMINATOR = 3
+
+cdef extern from *:             # too large for a C enum
+    """
+    #define ARENA_MAGIC 0x6863616362616C73u /* "slabcach" in little-endian memory */
+    #define CAPACITY_MAX 0xFFFFFFFEu        /* 2**32 - 2: slot numbers are 32 bits, 0 is NIL */
+    """
+    const uint64_t ARENA_MAGIC
+    const uint64_t CAPACITY_MAX
+
+ctypedef uint32_t slot_t
+
+cdef enum:
+    NIL = 0                     # no slot; also the sentinel of the LRU list
+
+
+cdef struct counters_t:         # since construction; they only rise (I5)
+    uint64_t hits
+    uint64_t misses
+    uint64_t insertions
+    uint64_t updates
+    uint64_t deletions
+    uint64_t evictions
+
+
+cdef struct header_t:
+    uint64_t magic
+    uint32_t layout
+    uint32_t key_size           # bytes
+    uint32_t value_size         # bytes
+    uint32_t slot_stride        # bytes from slot to slot
+    uint64_t bucket_count
+    uint64_t slots_at           # bytes from the start of the arena to slot 0
+    uint64_t arena_size         # bytes
+    slot_t capacity             # live entries at most
+    slot_t slot_count           # slots that can hold an entry, numbered 1 to slot_count
+    slot_t size                 # live entries
+    slot_t free_head            # first recycled slot, chained through `next`; NIL when there is none
+    slot_t fresh                # slots handed out at least once are 1 to `fresh`
+    uint64_t version            # rises with each change of content or order
+    counters_t counters
+    seed_t seed
+
+
+cdef inline uint64_t arena_stride(uint64_t key_size, uint64_t value_size) noexcept nogil:
+    """Bytes of a slot: two links, key, value, rounded up to 4."""
+    return (8 + key_size + value_size + 3) & ~<uint64_t>3
+
+
+cdef inline uint64_t arena_bucket_count(uint64_t slot_count) noexcept nogil:
+    return slot_count * CELLS_NUMERATOR / (CELLS_DENOMINATOR * BUCKET_CELLS) + 1
+
+
+cdef inline uint64_t arena_size(
+    uint64_t slot_count, uint64_t key_size, uint64_t value_size
+) noexcept nogil:
+    """Bytes of a whole arena, in whole pages.
+
+    With slot_count <= CAPACITY_MAX, key_size <= 255 and value_size <= 65,535 no term passes 2**49.
+    """
+    cdef uint64_t page = native_page_size()
+    cdef uint64_t buckets = arena_bucket_count(slot_count) * BUCKET_SIZE
+    cdef uint64_t slots = (slot_count + 1) * arena_stride(key_size, value_size)
+    return (ARENA_HEADER_SIZE + buckets + slots + page - 1) / page * page
+
+
+cdef inline header_t *arena_create(
+    uint64_t capacity, uint64_t key_size, uint64_t value_size, const seed_t *seed
+) noexcept nogil:
+    """A new arena of an empty cache, or NULL when that much memory cannot be had.
+
+    The caller has checked the sizes.
+    """
+    cdef uint64_t slot_count = capacity
+    cdef uint64_t size = arena_size(slot_count, key_size, value_size)
+    cdef header_t *header
+    if size > <uint64_t>(<size_t>-1) / 2:
+        return NULL             # a 32-bit machine
+    header = <header_t *>native_map(<size_t>size)
+    if header is NULL:
+        return NULL
+    header.magic = ARENA_MAGIC
+    header.layout = ARENA_LAYOUT
+    header.key_size = <uint32_t>key_size
+    header.value_size = <uint32_t>value_size
+    header.slot_stride = <uint32_t>arena_stride(key_size, value_size)
+    header.bucket_count = arena_bucket_count(slot_count)
+    header.slots_at = ARENA_HEADER_SIZE + header.bucket_count * BUCKET_SIZE
+    header.arena_size = size
+    header.capacity = <slot_t>capacity
+    header.slot_count = <slot_t>slot_count
+    header.seed = seed[0]
+    return header
+
+
+cdef inline void arena_destroy(header_t *header) noexcept nogil:
+    if header is not NULL:
+        native_unmap(header, <size_t>header.arena_size)

@@ -1,0 +1,48 @@
+"""Table of contents of `_core.pyx`: the extension types around one arena."""
+
+from cpython.pystate cimport PyThreadState
+from libc.stdint cimport uint64_t
+
+from slabcache._arena cimport counters_t, slot_t
+from slabcache._hash cimport seed_t
+from slabcache._lock cimport lock_t
+from slabcache._record cimport Schema
+from slabcache._slab cimport rows_t, slab_t
+
+
+cdef enum look_up_t:
+    LOOK_UP_GET                 # counted, makes the entry the most recent
+    LOOK_UP_PEEK                # changes nothing
+    LOOK_UP_POP                 # deletes the entry
+
+
+cdef class CacheCore:
+    cdef slab_t slab            # the arena; owned; header is NULL until __init__ has run
+    cdef lock_t lock            # owns the arena and `base`
+    cdef seed_t seed            # of the arena and of those that resize puts in its place
+    cdef counters_t base        # counters at the last reset_stats
+    cdef readonly Schema _key_schema
+    cdef readonly Schema _value_schema
+    cdef readonly object on_evict
+    cdef object __weakref__
+
+    cdef int ready(self) except -1
+    cdef void release(self) noexcept
+    cdef PyThreadState *enter(self, uint64_t rows) noexcept
+    cdef void leave(self, PyThreadState *state) noexcept
+
+    cdef object look_up(self, object key, look_up_t how, object missing)
+    cdef int put(self, const char *key, const char *value) except -1
+    cdef int report(self, object keys, object values) except -1
+
+    cdef object rows_of(self, Schema schema, object source)
+    cdef object read_many(self, object keys, object out, bint counted)
+    cdef object test_many(self, object keys, bint touch)
+
+
+cdef class SlabIterator:
+    cdef CacheCore cache
+    cdef uint64_t version       # of the cache at the start
+    cdef slot_t slot            # to yield next; NIL at the end
+    cdef uint64_t left          # entries not yet yielded
+    cdef bint backward, with_key, with_value

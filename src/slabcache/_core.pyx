@@ -1,0 +1,1027 @@
+"""The cache as an extension type: argument checks, locking, status codes to exceptions.
+
+Every method has the same three steps. Arguments are encoded to packed bytes, which may run the
+caller's code and allocate; then, with the lock held, functions of `_slab.pxd` and `_batch.pxd` do the
+work, which does neither; then, with the lock released, results are decoded, errors raised and
+`on_evict` called. `slabcache.SlabCache` adds the parts of a mapping that are plain Python.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from slabcache._arena cimport (
+    CAPACITY_MAX,
+    NIL,
+    arena_create,
+    arena_destroy,
+    arena_size,
+    counters_t,
+    header_t,
+    slot_t,
+)
+from slabcache._batch cimport (
+    KEY_SIZE_MAX,
+    batch_contains,
+    batch_delete,
+    batch_increment,
+    batch_put,
+    batch_read,
+    column_t,
+)
+from slabcache._check cimport CHECK_OK, check_slab, check_t
+from slabcache._field cimport delta_t, field_add, field_t
+from slabcache._lock cimport (
+    batch_enter,
+    batch_leave,
+    gate_close,
+    gate_open,
+    gate_reset,
+    lock_acquire,
+    lock_destroy,
+    lock_init,
+    lock_release,
+)
+from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
+from slabcache._native cimport DEBUG
+from slabcache._record cimport Record, Schema, record_new
+from slabcache._slab cimport (
+    rows_t,
+    slab_attach,
+    slab_clear,
+    slab_erase,
+    slab_export_all,
+    slab_find,
+    slab_get,
+    slab_hash,
+    slab_insert,
+    slab_key,
+    slab_move,
+    slab_put,
+    slab_t,
+    slab_touch,
+    slab_updated,
+    slab_value,
+)
+
+import os
+from operator import index as as_index
+
+import numpy as np
+
+from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
+
+cnp.import_array()
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_Empty(int dimensions, cnp.npy_intp *shape, cnp.PyArray_Descr *dtype, int fortran)
+
+cdef extern from "Python.h":
+    PyThreadState *PyEval_SaveThread()
+    void PyEval_RestoreThread(PyThreadState *state)
+    void Py_FatalError(const char *message)
+
+cdef enum:
+    SCRATCH_SIZE = 256          # bytes of a value that a scalar call keeps on the stack
+    BATCH_ROWS = 256            # from so many rows on a batch lets the GIL go
+    CHECKED_CAPACITY = 64       # debug builds check caches up to this size after each change
+
+cdef object MISSING = object()
+cdef dict CHECKS = {
+    1: "the header is not that of an arena of this layout",
+    2: "I1/I4: a live slot is not found from its key",
+    3: "I1: the table does not hold the live slots alone",
+    4: "I1: the overflow counters do not add up",
+    5: "I2: the list does not visit each live slot once",
+    6: "I2: the list differs forward and backward",
+    7: "I3: live and free slots are not all slots",
+    8: "I5: the counters do not give the size",
+}
+
+
+cdef inline bytes scratch(Py_ssize_t size):
+    """Private memory for a value too large for the stack, or None."""
+    return None if size <= SCRATCH_SIZE else PyBytes_FromStringAndSize(NULL, size)
+
+
+cdef inline char *scratch_data(bytes large, char *small) noexcept:
+    return small if large is None else PyBytes_AS_STRING(large)
+
+
+cdef inline cnp.ndarray empty_rows(object dtype, cnp.npy_intp rows):
+    Py_INCREF(dtype)            # PyArray_Empty steals it
+    return PyArray_Empty(1, &rows, <cnp.PyArray_Descr *>dtype, 0)
+
+
+cdef inline column_t column_of(cnp.ndarray rows) noexcept:
+    cdef column_t column
+    column.base = cnp.PyArray_BYTES(rows)
+    column.stride = cnp.PyArray_STRIDE(rows, 0)
+    return column
+
+
+cdef inline bint is_single(object keys):
+    """Whether `keys` is zero-dimensional: results then are too, as numpy's are."""
+    return isinstance(keys, (np.ndarray, np.generic)) and keys.ndim == 0
+
+
+cdef uint64_t checked_capacity(object capacity) except 0:
+    if isinstance(capacity, bool):
+        raise TypeError("capacity must be an integer, not bool")
+    number = as_index(capacity)
+    if not 1 <= number <= CAPACITY_MAX:
+        raise ValueError(f"capacity must be from 1 to {CAPACITY_MAX}, not {number}")
+    return number
+
+
+cdef header_t *new_arena(uint64_t capacity, Schema key, Schema value, seed_t *seed) except NULL:
+    cdef header_t *header = arena_create(capacity, key.size, value.size, seed)
+    if header is NULL:
+        raise MemoryError(
+            f"cannot reserve {arena_size(capacity, key.size, value.size)} bytes for {capacity} entries; "
+            "choose a smaller capacity"
+        )
+    return header
+
+
+@cython.no_gc_clear             # methods rely on the schemas for as long as the object can be reached
+cdef class CacheCore:
+    """The typed LRU cache below `SlabCache`: everything that touches the arena."""
+
+    def __cinit__(self):
+        lock_init(&self.lock)
+        self._key_schema = self._value_schema = Schema.__new__(Schema)
+
+    def __init__(self, capacity, key, value, on_evict):
+        cdef uint64_t entries = checked_capacity(capacity)
+        cdef Schema key_schema = Schema(key, "key"), value_schema = Schema(value, "value")
+        cdef bytes secret = os.urandom(sizeof(self.seed))
+        if on_evict is not None and not callable(on_evict):
+            raise TypeError(f"on_evict must be callable, not {type(on_evict).__name__}")
+        if self.slab.header is not NULL:
+            raise RuntimeError("a cache cannot be initialised twice")
+        memcpy(&self.seed, PyBytes_AS_STRING(secret), sizeof(self.seed))
+        slab_attach(&self.slab, new_arena(entries, key_schema, value_schema, &self.seed))
+        self._key_schema = key_schema
+        self._value_schema = value_schema
+        self.on_evict = on_evict
+
+    def __dealloc__(self):
+        lock_destroy(&self.lock)
+        arena_destroy(self.slab.header)
+
+    cdef int ready(self) except -1:
+        """Calls that encode a key are refused by its schema; the others ask here."""
+        if self.slab.header is NULL:
+            raise RuntimeError("the cache is not initialised: its __init__ has not run")
+        return 0
+
+    # ---- locking -------------------------------------------------------------------------------------
+
+    cdef void release(self) noexcept:
+        """Release the lock after a scalar call or a small batch."""
+        cdef slot_t culprit
+        if DEBUG and self.slab.header.capacity <= CHECKED_CAPACITY:
+            if check_slab(&self.slab, &culprit) != CHECK_OK:
+                Py_FatalError("slabcache: an invariant is broken")
+        lock_release(&self.lock)
+
+    cdef PyThreadState *enter(self, uint64_t rows) noexcept:
+        """Lock for a batch; a large one lets the GIL go."""
+        if rows < BATCH_ROWS:
+            lock_acquire(&self.lock)
+            return NULL
+        batch_enter(&self.lock)
+        return PyEval_SaveThread()
+
+    cdef void leave(self, PyThreadState *state) noexcept:
+        if state is NULL:
+            self.release()
+        else:
+            PyEval_RestoreThread(state)
+            batch_leave(&self.lock)
+
+    # ---- scalar calls: look-ups ------------------------------------------------------------------------
+
+    cdef object look_up(self, object key, look_up_t how, object missing):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef char *data
+        cdef Schema values = self._value_schema
+        cdef Record record = None
+        cdef bytes large = None
+        cdef uint64_t hash
+        cdef slot_t slot
+        self._key_schema.encode(key, key_bytes)
+        # The result is made before the look-up: nothing may be allocated while the lock is held.
+        if values.is_record:
+            record = record_new(values)
+            data = record.data
+        else:
+            large = scratch(values.size)
+            data = scratch_data(large, small)
+        lock_acquire(&self.lock)
+        if how == LOOK_UP_GET:
+            slot = slab_get(&self.slab, slab_hash(&self.slab, key_bytes), key_bytes)
+        else:
+            slot = slab_find(&self.slab, key_bytes)
+        if slot != NIL:
+            memcpy(data, slab_value(&self.slab, slot), values.size)
+            if how == LOOK_UP_POP:
+                slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
+        self.release()
+        if slot == NIL:
+            return missing
+        return values.decode_field(0, data) if record is None else record
+
+    def __getitem__(self, key):
+        value = self.look_up(key, LOOK_UP_GET, MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def get(self, key, default=None):
+        """The value of `key`, which becomes the most recent entry, or `default`; counted. O(1).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value="i4")
+        >>> cache[1] = -5
+        >>> cache.get(1), cache.get(2), cache.get(2, 0)
+        (-5, None, 0)
+        """
+        return self.look_up(key, LOOK_UP_GET, default)
+
+    def peek(self, key, default=None):
+        """The value of `key`, or `default`, without counting it or changing the order. O(1).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="S8", value="f8")
+        >>> cache[b"pi"] = 3.14
+        >>> cache.peek(b"pi"), cache.stats().hits
+        (3.14, 0)
+        """
+        return self.look_up(key, LOOK_UP_PEEK, default)
+
+    def __contains__(self, key):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef slot_t slot
+        self._key_schema.encode(key, key_bytes)
+        lock_acquire(&self.lock)
+        slot = slab_find(&self.slab, key_bytes)
+        self.release()
+        return slot != NIL
+
+    def touch(self, key):
+        """Make the entry of `key` the most recent; whether there is one. O(1).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.touch(1), cache.touch(3), list(cache)
+        (True, False, [2, 1])
+        """
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef slot_t slot
+        self._key_schema.encode(key, key_bytes)
+        lock_acquire(&self.lock)
+        slot = slab_find(&self.slab, key_bytes)
+        if slot != NIL:
+            slab_touch(&self.slab, slot)
+        self.release()
+        return slot != NIL
+
+    # ---- scalar calls: writes --------------------------------------------------------------------------
+
+    cdef int put(self, const char *key, const char *value) except -1:
+        cdef rows_t evicted
+        cdef uint64_t hash
+        cdef cnp.ndarray keys, values
+        if self.on_evict is None:
+            lock_acquire(&self.lock)
+            slab_put(&self.slab, slab_hash(&self.slab, key), key, value, NULL)
+            self.release()
+            return 0
+        keys = empty_rows(self._key_schema.packed, 1)
+        values = empty_rows(self._value_schema.packed, 1)
+        evicted = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+        lock_acquire(&self.lock)
+        slab_put(&self.slab, slab_hash(&self.slab, key), key, value, &evicted)
+        self.release()
+        return self.report(keys, values) if evicted.count else 0
+
+    cdef int report(self, object keys, object values) except -1:
+        """Hand evicted rows to the user; no lock is held."""
+        self.on_evict(from_rows(self._key_schema, keys), from_rows(self._value_schema, values))
+        return 0
+
+    def __setitem__(self, key, value):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef char *data
+        cdef bytes large
+        self._key_schema.encode(key, key_bytes)
+        large = scratch(self._value_schema.size)
+        data = scratch_data(large, small)
+        self._value_schema.encode(value, data)
+        self.put(key_bytes, data)
+
+    def __delitem__(self, key):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef slot_t slot
+        self._key_schema.encode(key, key_bytes)
+        lock_acquire(&self.lock)
+        slot = slab_find(&self.slab, key_bytes)
+        if slot != NIL:
+            slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
+        self.release()
+        if slot == NIL:
+            raise KeyError(key)
+
+    def pop(self, key, default=MISSING):
+        """Delete the entry of `key` and return its value, or `default`. O(1).
+
+        Raises
+        ------
+        KeyError
+            There is no entry, and no default is given.
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value="i4")
+        >>> cache[1] = 10
+        >>> cache.pop(1), cache.pop(1, None)
+        (10, None)
+        """
+        value = self.look_up(key, LOOK_UP_POP, MISSING)
+        if value is not MISSING:
+            return value
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self):
+        """Delete the least recent entry and return it as `(key, value)`. O(1).
+
+        Raises
+        ------
+        KeyError
+            The cache is empty.
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.popitem()
+        (1, 10)
+        """
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef bytes large
+        cdef char *data
+        cdef slot_t slot
+        self.ready()
+        large = scratch(self._value_schema.size)
+        data = scratch_data(large, small)
+        lock_acquire(&self.lock)
+        slot = lru_least_recent(&self.slab.lru)
+        if slot != NIL:
+            memcpy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
+            memcpy(data, slab_value(&self.slab, slot), self._value_schema.size)
+            slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
+        self.release()
+        if slot == NIL:
+            raise KeyError("the cache is empty")
+        return self._key_schema.decode(key_bytes), self._value_schema.decode(data)
+
+    def setdefault(self, key, default=None):
+        """The value of `key`, which is put there as `default` first when absent; counted as a look-up.
+
+        O(1). `default` is looked at only when it is needed.
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value="i4")
+        >>> cache.setdefault(1, 10), cache.setdefault(1, 99)
+        (10, 10)
+        """
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef bytes large
+        cdef char *data
+        cdef rows_t evicted
+        cdef rows_t *sink = NULL
+        cdef cnp.ndarray keys, values
+        cdef uint64_t hash
+        cdef slot_t slot
+        self._key_schema.encode(key, key_bytes)
+        lock_acquire(&self.lock)
+        slot = slab_find(&self.slab, key_bytes)
+        self.release()
+        large = scratch(self._value_schema.size)
+        data = scratch_data(large, small)
+        if slot == NIL:
+            self._value_schema.encode(default, data)
+        else:                   # it may be gone by the time of the counted look-up: then start again
+            value = self.look_up(key, LOOK_UP_GET, MISSING)
+            return self.setdefault(key, default) if value is MISSING else value
+        if self.on_evict is not None:
+            keys = empty_rows(self._key_schema.packed, 1)
+            values = empty_rows(self._value_schema.packed, 1)
+            evicted = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+            sink = &evicted
+        lock_acquire(&self.lock)
+        hash = slab_hash(&self.slab, key_bytes)
+        slot = slab_get(&self.slab, hash, key_bytes)
+        if slot == NIL:
+            slab_insert(&self.slab, hash, key_bytes, data, sink)
+        else:                   # another thread was faster
+            memcpy(data, slab_value(&self.slab, slot), self._value_schema.size)
+        self.release()
+        if sink is not NULL and evicted.count:
+            self.report(keys, values)
+        return self._value_schema.decode(data)
+
+    def increment(self, key, field=None, by=1):
+        """Add `by` to a numeric field of the entry, in place, and return its new value. O(1).
+
+        `field` is left out where the value is a scalar. The entry becomes the most recent.
+
+        Raises
+        ------
+        KeyError
+            There is no entry.
+        OverflowError
+            The sum does not fit the field; nothing is changed.
+        TypeError, ValueError
+            The field is not numeric, or not there.
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value=[("seen", "u8"), ("mentions", "u4")])
+        >>> cache[7] = (1001, 0)
+        >>> cache.increment(7, "mentions"), cache.increment(7, "mentions", by=4)
+        (1, 5)
+        """
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char result[8]
+        cdef delta_t delta
+        cdef bint fits = True
+        cdef slot_t slot
+        cdef char *target
+        cdef Py_ssize_t position
+        cdef field_t *spec
+        self._key_schema.encode(key, key_bytes)
+        position = self._value_schema.number_position(field)
+        self._value_schema.encode_delta(position, by, &delta)
+        spec = &self._value_schema.fields[position]
+        lock_acquire(&self.lock)
+        slot = slab_find(&self.slab, key_bytes)
+        if slot != NIL:
+            target = slab_value(&self.slab, slot) + spec.offset
+            fits = field_add(spec, target, &delta)
+            if fits:
+                memcpy(result, target, spec.size)
+                slab_updated(&self.slab, slot)
+        self.release()
+        if slot == NIL:
+            raise KeyError(key)
+        if not fits:
+            raise OverflowError(f"{self._value_schema.label(position)}: adding {by} would wrap")
+        return self._value_schema.decode_field(position, result)
+
+    def update_fields(self, key, /, **fields):
+        """Overwrite some fields of the entry, in place; the entry becomes the most recent. O(fields).
+
+        Raises
+        ------
+        KeyError
+            There is no entry.
+        ValueError
+            There is no field of that name.
+        TypeError
+            The value is a scalar, or a field gets an item of the wrong type.
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value=[("seen", "u8"), ("mentions", "u4")])
+        >>> cache[7] = (1001, 3)
+        >>> cache.update_fields(7, seen=1002, mentions=0)
+        >>> cache[7]
+        Record(seen=1002, mentions=0)
+        """
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef Schema schema = self._value_schema
+        cdef Py_ssize_t position
+        cdef field_t *field
+        cdef slot_t slot
+        self._key_schema.encode(key, key_bytes)
+        if not schema.is_record:
+            raise TypeError("update_fields needs a structured value; assign a scalar one")
+        cdef bytes large = scratch(schema.size)
+        cdef char *data = scratch_data(large, small)
+        cdef bytes chosen_bytes = PyBytes_FromStringAndSize(NULL, schema.count)
+        cdef char *chosen = PyBytes_AS_STRING(chosen_bytes)
+        memset(chosen, 0, schema.count)
+        for name, item in fields.items():
+            position = schema.position_of(name)
+            schema.encode_field(position, item, data + schema.fields[position].offset)
+            chosen[position] = 1
+        lock_acquire(&self.lock)
+        slot = slab_find(&self.slab, key_bytes)
+        if slot != NIL:
+            for position in range(schema.count):
+                if chosen[position]:
+                    field = &schema.fields[position]
+                    memcpy(slab_value(&self.slab, slot) + field.offset, data + field.offset, field.size)
+            slab_updated(&self.slab, slot)
+        self.release()
+        if slot == NIL:
+            raise KeyError(key)
+
+    # ---- batches: reading ------------------------------------------------------------------------------
+
+    cdef object rows_of(self, Schema schema, object source):
+        """`source` as packed rows: itself where it is an array of them already."""
+        cdef cnp.ndarray rows
+        self.ready()
+        if cnp.PyArray_CheckExact(source):
+            rows = <cnp.ndarray>source
+            if cnp.PyArray_NDIM(rows) == 1 and <PyObject *>cnp.PyArray_DESCR(rows) == <PyObject *>schema.packed:
+                return source
+        return as_rows(schema, source)
+
+    cdef object read_many(self, object keys, object out, bint counted):
+        cdef Schema schema = self._value_schema
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef tuple shape = () if rows is not keys and is_single(keys) else (count,)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef cnp.ndarray values
+        cdef column_t key_column, value_column
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef PyThreadState *state
+        cdef bint direct = False
+        if out is not None:
+            out = out_array(schema, out, shape)
+            direct = schema.packed is schema.dtype and shape
+            if direct and np.may_share_memory(out, rows):
+                rows = rows.copy()
+        values = out if direct else empty_rows(schema.packed, count)
+        key_column = column_of(rows)
+        value_column = column_of(values)
+        state = self.enter(count)
+        batch_read(&self.slab, &key_column, count, &value_column, found_data, counted)
+        self.leave(state)
+        if out is None:
+            out = from_rows(schema, values)
+        elif not direct:
+            write_rows(schema, values.reshape(shape), out)
+        if shape:
+            return out, found
+        return out.reshape(out.shape[1:]) if out.ndim else out, found.reshape(())
+
+    def get_many(self, keys, *, out=None):
+        """The values of `keys`: a loop of `get`, in order, at memory speed and without the GIL.
+
+        Parameters
+        ----------
+        keys
+            n keys: an array of the key dtype, an (n, fields) array of integers where the key's fields are
+            integers of one type, or any iterable of keys.
+        out
+            An array of n values to fill and return as `values`.
+
+        Returns
+        -------
+        values, found
+            n values of the value dtype, zero where the key is absent, and n bools.
+
+        Raises
+        ------
+        TypeError, ValueError, OverflowError
+            The keys are of another type, shape or range; nothing has happened then. O(n).
+
+        >>> import numpy as np
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> values, found = cache.get_many(np.array([2, 3, 1]))
+        >>> values, found
+        (array([20,  0, 10], dtype=int32), array([ True, False,  True]))
+        """
+        return self.read_many(keys, out, True)
+
+    def peek_many(self, keys, *, out=None):
+        """What `get_many` returns, without counting look-ups or changing the order. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.peek_many([1, 5])[0], list(cache)
+        (array([10,  0], dtype=int32), [1, 2])
+        """
+        return self.read_many(keys, out, False)
+
+    cdef object test_many(self, object keys, bint touch):
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef column_t column = column_of(rows)
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef PyThreadState *state = self.enter(count)
+        batch_contains(&self.slab, &column, count, found_data, touch)
+        self.leave(state)
+        return found.reshape(()) if rows is not keys and is_single(keys) else found
+
+    def contains_many(self, keys):
+        """Whether each of n keys is there, as n bools; order and counts stay. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache[1] = 10
+        >>> cache.contains_many([1, 2])
+        array([ True, False])
+        """
+        return self.test_many(keys, False)
+
+    def touch_many(self, keys):
+        """A loop of `touch`: whether each of n keys is there, as n bools. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.touch_many([1, 9]), list(cache)
+        (array([ True, False]), [2, 1])
+        """
+        return self.test_many(keys, True)
+
+    # ---- batches: writing ------------------------------------------------------------------------------
+
+    def put_many(self, keys, values, *, return_evicted=False):
+        """Write n entries: a loop of `cache[key] = value`, in order, without the GIL.
+
+        Parameters
+        ----------
+        keys
+            n keys, as in `get_many`.
+        values
+            n values: an array of the value dtype, or any iterable of values.
+        return_evicted
+            Return the evicted rows instead of their number.
+
+        Returns
+        -------
+        evicted
+            How many entries were evicted, or `(keys, values)` of them in order of eviction.
+
+        Raises
+        ------
+        TypeError, ValueError, OverflowError
+            The rows are of another type, length, shape or range; nothing has happened then. O(n).
+
+        >>> import numpy as np
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value="i4")
+        >>> cache.put_many(np.arange(3), np.arange(3) * 10)
+        1
+        >>> cache.put_many([5], [50], return_evicted=True)
+        (array([1], dtype=uint64), array([10], dtype=int32))
+        """
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.ndarray value_rows = self.rows_of(self._value_schema, values)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef column_t key_column = column_of(rows), value_column = column_of(value_rows)
+        cdef cnp.ndarray evicted_keys = None, evicted_values = None
+        cdef rows_t evicted
+        cdef rows_t *sink = NULL
+        cdef uint64_t before
+        cdef PyThreadState *state
+        if cnp.PyArray_DIM(value_rows, 0) != count:
+            raise ValueError(f"{count} keys do not match {len(value_rows)} values")
+        if return_evicted or self.on_evict is not None:
+            evicted_keys = empty_rows(self._key_schema.packed, count)
+            evicted_values = empty_rows(self._value_schema.packed, count)
+            evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
+            sink = &evicted
+        state = self.enter(count)
+        before = self.slab.header.counters.evictions
+        batch_put(&self.slab, &key_column, &value_column, count, sink)
+        before = self.slab.header.counters.evictions - before
+        self.leave(state)
+        if sink is not NULL:
+            if <cnp.npy_intp>evicted.count < count:
+                evicted_keys = evicted_keys[:evicted.count].copy()
+                evicted_values = evicted_values[:evicted.count].copy()
+            if self.on_evict is not None and evicted.count:
+                self.report(evicted_keys, evicted_values)
+        if not return_evicted:
+            return before
+        return from_rows(self._key_schema, evicted_keys), from_rows(self._value_schema, evicted_values)
+
+    def delete_many(self, keys):
+        """Delete the entries of n keys; whether each was there, as n bools. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.delete_many([2, 2])
+        array([ True, False])
+        """
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef column_t column = column_of(rows)
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef PyThreadState *state = self.enter(count)
+        batch_delete(&self.slab, &column, count, found_data)
+        self.leave(state)
+        return found.reshape(()) if rows is not keys and is_single(keys) else found
+
+    def increment_many(self, keys, field=None, by=1):
+        """Add to a numeric field of n entries, in place: a loop of `increment`, without the GIL.
+
+        `by` is a number, or an array or iterable of n of them.
+
+        Returns
+        -------
+        values, found
+            The n new values of the field, zero where the key is absent, and n bools.
+
+        Raises
+        ------
+        OverflowError
+            A sum does not fit the field. The rows before it are done, that row and those after it are not.
+        TypeError, ValueError
+            As in `increment` and `get_many`; nothing has happened then. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value=[("seen", "u8"), ("mentions", "u4")])
+        >>> cache.put_many([1, 2], [(1001, 0), (1002, 5)])
+        0
+        >>> cache.increment_many([1, 2, 1, 3], "mentions")
+        (array([1, 6, 2, 0], dtype=uint32), array([ True,  True,  True, False]))
+        """
+        cdef Schema schema = self._value_schema
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef Py_ssize_t position = schema.number_position(field)
+        cdef cnp.ndarray deltas = as_deltas(schema, position, by, count)
+        cdef cnp.ndarray results = empty_rows(schema.dtypes[position], count)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef column_t key_column = column_of(rows), delta_column = column_of(deltas)
+        cdef column_t result_column = column_of(results)
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef field_t *spec = &schema.fields[position]
+        cdef cnp.npy_intp done
+        cdef PyThreadState *state
+        if cnp.PyArray_DIM(deltas, 0) == 1:
+            delta_column.stride = 0
+        state = self.enter(count)
+        done = batch_increment(
+            &self.slab, &key_column, count, spec, &delta_column, &result_column, found_data
+        )
+        self.leave(state)
+        if done < count:
+            raise OverflowError(
+                f"{schema.label(position)}: the increment of row {done} would wrap; the rows before it are done"
+            )
+        if rows is not keys and is_single(keys):
+            return results.reshape(()), found.reshape(())
+        return results, found
+
+    # ---- the cache as a whole --------------------------------------------------------------------------
+
+    def __len__(self):
+        self.ready()
+        lock_acquire(&self.lock)
+        cdef Py_ssize_t size = self.slab.header.size
+        lock_release(&self.lock)
+        return size
+
+    def clear(self):
+        """Delete all entries; the memory stays. O(capacity / 12), without the GIL.
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache[1] = 10
+        >>> cache.clear()
+        >>> len(cache), cache.stats().deletions
+        (0, 1)
+        """
+        self.ready()
+        cdef PyThreadState *state = self.enter(self.slab.header.capacity)
+        slab_clear(&self.slab)
+        self.leave(state)
+
+    def snapshot(self):
+        """All entries as arrays `(keys, values)`, from least to most recent; a copy. O(size).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.snapshot()
+        (array([1, 2], dtype=uint64), array([10, 20], dtype=int32))
+        """
+        cdef cnp.ndarray keys, values
+        cdef Py_ssize_t room
+        cdef bint fits = False
+        cdef rows_t rows
+        cdef PyThreadState *state
+        while not fits:         # arrays are made without the lock: meanwhile the cache may grow
+            room = len(self)
+            keys = empty_rows(self._key_schema.packed, room)
+            values = empty_rows(self._value_schema.packed, room)
+            rows = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+            state = self.enter(room)
+            fits = <Py_ssize_t>self.slab.header.size <= room
+            if fits:
+                slab_export_all(&self.slab, &rows)
+            self.leave(state)
+        if <Py_ssize_t>rows.count < room:
+            keys = keys[:rows.count].copy()
+            values = values[:rows.count].copy()
+        return from_rows(self._key_schema, keys), from_rows(self._value_schema, values)
+
+    def resize(self, capacity):
+        """Change the capacity and return how many entries, the least recent ones, were evicted for it.
+
+        The entries move to a new arena, without the GIL; until it returns both take memory. O(size).
+
+        Raises
+        ------
+        ValueError
+            The capacity is out of range.
+        MemoryError
+            The new arena cannot be had; the cache is unchanged.
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20, 3: 30})
+        >>> cache.resize(2), list(cache)
+        (1, [2, 3])
+        """
+        cdef uint64_t entries = checked_capacity(capacity)
+        cdef cnp.ndarray keys = None, values = None
+        cdef header_t *header
+        cdef slab_t target
+        cdef rows_t evicted
+        cdef rows_t *sink = NULL
+        cdef Py_ssize_t room = 0, surplus
+        cdef bint fits = False
+        cdef PyThreadState *state
+        self.ready()
+        header = new_arena(entries, self._key_schema, self._value_schema, &self.seed)
+        slab_attach(&target, header)
+        try:
+            while not fits:     # as in snapshot
+                if self.on_evict is not None:
+                    room = max(len(self) - <Py_ssize_t>entries, 0)
+                    keys = empty_rows(self._key_schema.packed, room)
+                    values = empty_rows(self._value_schema.packed, room)
+                    evicted = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+                    sink = &evicted
+                state = self.enter(BATCH_ROWS)
+                surplus = max(<Py_ssize_t>self.slab.header.size - <Py_ssize_t>entries, 0)
+                fits = sink is NULL or surplus <= room
+                if fits:
+                    slab_move(&target, &self.slab, sink)
+                    header = self.slab.header
+                    self.slab = target
+                self.leave(state)
+        finally:
+            arena_destroy(header)       # the old arena, or after an error the new one
+        if surplus and sink is not NULL:
+            self.report(keys[:surplus], values[:surplus])
+        return surplus
+
+    def reset_stats(self):
+        """Set the counts of `stats()` to zero; the size stays. O(1)."""
+        self.ready()
+        lock_acquire(&self.lock)
+        self.base = self.slab.header.counters
+        lock_release(&self.lock)
+
+    def _stats(self):
+        """The numbers of `Stats`, read at one moment."""
+        cdef counters_t now, base
+        cdef slot_t size, capacity
+        self.ready()
+        lock_acquire(&self.lock)
+        now = self.slab.header.counters
+        base = self.base
+        size = self.slab.header.size
+        capacity = self.slab.header.capacity
+        lock_release(&self.lock)
+        return (
+            now.hits - base.hits,
+            now.misses - base.misses,
+            now.insertions - base.insertions,
+            now.updates - base.updates,
+            now.deletions - base.deletions,
+            now.evictions - base.evictions,
+            size,
+            capacity,
+        )
+
+    @property
+    def nbytes(self):
+        """Bytes that the cache has allocated; all at construction, touched only as it fills."""
+        self.ready()
+        lock_acquire(&self.lock)
+        cdef uint64_t size = self.slab.header.arena_size
+        lock_release(&self.lock)
+        return size + sizeof(CacheCore)
+
+    def _check(self):
+        """Walk the arena and raise AssertionError, with its state, where an invariant is broken.
+
+        For tests and bug reports. O(capacity), without the GIL.
+        """
+        cdef slot_t culprit = NIL
+        cdef check_t status
+        cdef PyThreadState *state
+        cdef header_t header
+        self.ready()
+        state = self.enter(BATCH_ROWS)
+        status = check_slab(&self.slab, &culprit)
+        header = self.slab.header[0]
+        self.leave(state)
+        if status != CHECK_OK:
+            raise AssertionError(f"{CHECKS[status]} (slot {culprit}); {header}")
+
+    def _iterate(self, *, bint backward, bint with_key, bint with_value):
+        """An iterator over keys, values or both, from least to most recent or backward."""
+        return SlabIterator(self, backward, with_key, with_value)
+
+
+@cython.final
+cdef class SlabIterator:
+    """Walks the LRU list and notices any change of content or order."""
+
+    def __init__(self, CacheCore cache not None, bint backward, bint with_key, bint with_value):
+        cache.ready()
+        self.backward = backward
+        self.with_key = with_key
+        self.with_value = with_value
+        lock_acquire(&cache.lock)
+        self.version = cache.slab.header.version
+        self.left = cache.slab.header.size
+        self.slot = lru_most_recent(&cache.slab.lru) if backward else lru_least_recent(&cache.slab.lru)
+        lock_release(&cache.lock)
+        self.cache = cache
+
+    def __iter__(self):
+        return self
+
+    def __length_hint__(self):
+        return self.left
+
+    def __next__(self):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef CacheCore cache = self.cache
+        cdef Schema keys = cache._key_schema, values = cache._value_schema
+        cdef bytes large = scratch(values.size)
+        cdef char *data = scratch_data(large, small)
+        cdef slot_t slot
+        cdef bint valid
+        lock_acquire(&cache.lock)
+        valid = self.version == cache.slab.header.version
+        slot = self.slot
+        if valid and slot != NIL:
+            memcpy(key_bytes, slab_key(&cache.slab, slot), keys.size)
+            memcpy(data, slab_value(&cache.slab, slot), values.size)
+            self.left -= 1
+            link = lru_link(&cache.slab.lru, slot)
+            self.slot = link.next if self.backward else link.prev
+        lock_release(&cache.lock)
+        if slot == NIL:
+            raise StopIteration
+        if not valid:
+            raise RuntimeError("the cache changed during iteration; iterate over snapshot() instead")
+        if not self.with_value:
+            return keys.decode(key_bytes)
+        if not self.with_key:
+            return values.decode(data)
+        return keys.decode(key_bytes), values.decode(data)
+
+
+def _before_fork():
+    gate_close()
+
+
+def _after_fork_in_parent():
+    gate_open()
+
+
+def _after_fork_in_child():
+    gate_reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

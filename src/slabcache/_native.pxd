@@ -1,0 +1,16 @@
+"""Declarations of `_native.h`."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "_native.h" nogil:
+    const bint DEBUG "NATIVE_DEBUG"
+
+    void native_prefetch(const void *address)
+    uint64_t native_multiply(uint64_t a, uint64_t b, uint64_t *high)
+    uint64_t native_multiply_high(uint64_t a, uint64_t b)
+    uint32_t native_match_tags(const uint8_t *tags, uint8_t tag)
+    uint32_t native_first_bit(uint32_t bits)
+    size_t native_page_size()
+    void *native_map(size_t size)
+    void native_unmap(void *memory, size_t size)

@@ -1,0 +1,61 @@
+"""Table of contents of `_record.pyx`: the codec of packed records, and the record handed to users."""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+
+from slabcache._field cimport delta_t, field_t
+
+
+cdef class Schema:
+    cdef readonly object dtype          # np.dtype as the user gave it
+    cdef readonly object packed         # np.dtype of packed rows; `dtype` itself where the two are equal
+    cdef readonly str role              # "key" or "value"
+    cdef readonly tuple names           # field names; None for a scalar dtype
+    cdef readonly tuple dtypes          # np.dtype of each field, native byte order
+    cdef readonly bint is_record        # the dtype is structured
+    cdef readonly bint has_arrays       # a field is a subarray
+    cdef readonly Py_ssize_t size       # bytes of a packed record
+    cdef Py_ssize_t count               # fields
+    cdef field_t *fields                # owned; NULL until initialised
+    cdef dict positions                 # field name -> position
+
+    cpdef str label(self, Py_ssize_t position)
+    cdef int encode(self, object item, char *target) except -1
+    cdef int encode_field(self, Py_ssize_t position, object item, char *target) except -1
+    cdef int encode_integer(self, Py_ssize_t position, object item, char *target) except -1
+    cdef int encode_float(self, Py_ssize_t position, object item, char *target) except -1
+    cdef int encode_bytes(self, Py_ssize_t position, object item, char *target) except -1
+    cdef int encode_named(self, object names, object item, char *target) except -1
+    cdef object decode(self, const char *source)
+    cdef object decode_field(self, Py_ssize_t position, const char *source)
+    cdef tuple decode_tuple(self, const char *source)
+    cdef Py_ssize_t position_of(self, object name) except -1
+    cdef Py_ssize_t number_position(self, object name) except -1
+    cdef int encode_delta(self, Py_ssize_t position, object by, delta_t *delta) except -1
+
+
+cdef class Record:
+    # A plain pointer, counted by hand: an object attribute would make the type one of the collector's.
+    cdef PyObject *schema               # owned
+    cdef char data[8]                   # the packed bytes start here and go on behind the object
+
+
+cdef extern from "Python.h":
+    void *PyObject_Malloc(size_t size)
+    object PyObject_Init(void *memory, void *type)      # a new reference
+
+
+cdef inline Schema record_schema(Record record):
+    return <Schema>record.schema
+
+
+cdef inline Record record_new(Schema schema):
+    """A record whose bytes the caller fills in before anybody else sees it."""
+    cdef size_t header = <size_t>&(<Record>NULL).data[0]
+    cdef void *memory = PyObject_Malloc(header + max(schema.size, <Py_ssize_t>sizeof((<Record>NULL).data)))
+    if memory is NULL:
+        raise MemoryError()
+    cdef Record record = <Record>PyObject_Init(memory, <void *>Record)
+    record.schema = <PyObject *>schema
+    Py_INCREF(schema)
+    return record

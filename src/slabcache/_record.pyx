@@ -1,0 +1,506 @@
+"""`Schema`, the codec between Python objects and packed records, and `Record`, the result of a look-up.
+
+Encoding runs user code (`__index__`, `__float__`, mappings), so it always goes to a buffer of the caller
+before a lock is taken.
+"""
+
+cimport cython
+from cpython.bool cimport PyBool_Check
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport Py_EQ, Py_NE, PyObject_GenericGetAttr
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport (
+    PyTuple_CheckExact,
+    PyTuple_GET_ITEM,
+    PyTuple_GET_SIZE,
+    PyTuple_New,
+    PyTuple_SET_ITEM,
+)
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from slabcache._field cimport (
+    KIND_BOOL,
+    KIND_BYTES,
+    KIND_FLOAT,
+    KIND_NUMPY,
+    KIND_SIGNED,
+    KIND_UNSIGNED,
+    KIND_VOID,
+    delta_t,
+    field_limit,
+    field_load,
+    field_store,
+    field_t,
+    kind_t,
+)
+
+from collections.abc import Mapping
+from functools import lru_cache
+from operator import index as as_index
+
+import numpy as np
+
+from slabcache.schema import decode_numpy, describe, encode_numpy
+
+cdef extern from "Python.h":
+    unsigned long long PyLong_AsUnsignedLongLong(object number)    # checked by hand: no `except`
+    long long PyLong_AsLongLong(object number)
+    bint PyLong_CheckExact(object item)
+    double PyFloat_AsDouble(object item) except? -1.0
+    int PyFloat_Pack2(double number, char *target, int little_endian) except -1
+    double PyFloat_Unpack2(const char *source, int little_endian) except? -1.0
+
+cdef dict KINDS = {
+    "i": KIND_SIGNED,
+    "u": KIND_UNSIGNED,
+    "f": KIND_FLOAT,
+    "b": KIND_BOOL,
+    "S": KIND_BYTES,
+    "V": KIND_VOID,
+    "n": KIND_NUMPY,
+}
+cdef double SINGLE_MAX = np.finfo(np.float32).max
+cdef int LITTLE_ENDIAN_HALVES = np.little_endian
+np_bool = np.bool_
+np_void = np.void
+
+
+@cython.final
+cdef class Schema:
+    """The fields of a key or value dtype, and the codec of its packed records. Immutable.
+
+    Made without arguments it refuses every item: what a cache has before its `__init__` has run.
+    """
+
+    def __init__(self, spec, str role):
+        description = describe(spec, role)
+        cdef Py_ssize_t position
+        if self.fields is not NULL:
+            raise RuntimeError("a Schema cannot be initialised twice")
+        self.dtype, self.packed, self.names, members = description
+        self.role = role
+        self.is_record = self.names is not None
+        self.size = sum(member.dtype.itemsize for member in members)
+        self.count = len(members)
+        self.positions = {member.name: position for position, member in enumerate(members)}
+        self.dtypes = tuple(member.dtype for member in members)
+        self.has_arrays = any(dtype.subdtype is not None for dtype in self.dtypes)
+        self.fields = <field_t *>PyMem_Malloc(self.count * sizeof(field_t))
+        if self.fields is NULL:
+            raise MemoryError()
+        for position, member in enumerate(members):
+            self.fields[position] = field_t(member.offset, member.dtype.itemsize, <kind_t><int>KINDS[member.kind])
+
+    def __dealloc__(self):
+        PyMem_Free(self.fields)
+
+    def __repr__(self):
+        return f"Schema({self.dtype!r}, {self.role!r})"
+
+    cpdef str label(self, Py_ssize_t position):
+        """What error messages call a field."""
+        return f"{self.role} field {self.names[position]!r}" if self.is_record else self.role
+
+    # ---- encoding ------------------------------------------------------------------------------------
+
+    cdef int encode(self, object item, char *target) except -1:
+        """Write the packed record of `item` to the `size` bytes at `target`."""
+        cdef Py_ssize_t position
+        if self.fields is NULL:
+            raise RuntimeError("the cache is not initialised: its __init__ has not run")
+        if not self.is_record:
+            return self.encode_field(0, item, target)
+        if PyTuple_CheckExact(item) or isinstance(item, tuple):
+            if PyTuple_GET_SIZE(item) != self.count:
+                raise TypeError(
+                    f"{self.role}: {PyTuple_GET_SIZE(item)} items for the {self.count} fields {self.names}"
+                )
+            for position in range(self.count):
+                self.encode_field(
+                    position, <object>PyTuple_GET_ITEM(item, position), target + self.fields[position].offset
+                )
+            return 0
+        if isinstance(item, np_void) and item.dtype.names is not None:
+            if self.role == "key":
+                return self.encode(item.item(), target)
+            return self.encode_named(item.dtype.names, item, target)
+        if self.role == "value":
+            if isinstance(item, Record):
+                if (<Record>item).schema is <PyObject *>self:
+                    memcpy(target, (<Record>item).data, self.size)
+                    return 0
+                return self.encode_named(record_schema(<Record>item).names, item, target)
+            if isinstance(item, Mapping):
+                return self.encode_named(tuple(item), item, target)
+            raise TypeError(
+                f"value: {type(item).__name__} is not a tuple, mapping or Record of the fields {self.names}"
+            )
+        raise TypeError(f"key: {type(item).__name__} is not a tuple of the fields {self.names}")
+
+    cdef int encode_named(self, object names, object item, char *target) except -1:
+        cdef Py_ssize_t position
+        for name in names:
+            if name not in self.positions:
+                raise ValueError(f"value: there is no field {name!r}; the fields are {self.names}")
+        missing = [name for name in self.names if name not in names]
+        if missing:
+            raise ValueError(f"value: lacks {missing}; the fields are {self.names}")
+        for position in range(self.count):
+            self.encode_field(position, item[self.names[position]], target + self.fields[position].offset)
+        return 0
+
+    cdef int encode_field(self, Py_ssize_t position, object item, char *target) except -1:
+        cdef field_t *field = &self.fields[position]
+        cdef bytes packed
+        if field.kind == KIND_UNSIGNED or field.kind == KIND_SIGNED:
+            return self.encode_integer(position, item, target)
+        if field.kind == KIND_FLOAT:
+            return self.encode_float(position, item, target)
+        if field.kind == KIND_BOOL:
+            if not (PyBool_Check(item) or isinstance(item, np_bool)):
+                raise TypeError(f"{self.label(position)}: {type(item).__name__} is not a bool")
+            target[0] = <bint>item
+            return 0
+        if field.kind == KIND_NUMPY:
+            packed = encode_numpy(self.dtypes[position], item, self.label(position))
+            memcpy(target, PyBytes_AS_STRING(packed), field.size)
+            return 0
+        return self.encode_bytes(position, item, target)
+
+    cdef int encode_integer(self, Py_ssize_t position, object item, char *target) except -1:
+        cdef field_t *field = &self.fields[position]
+        cdef uint64_t number
+        cdef int64_t signed_number, bound
+        cdef bint fits
+        if not PyLong_CheckExact(item):
+            if PyBool_Check(item) and self.role == "key":
+                raise TypeError(f"{self.label(position)}: bool is not an integer key")
+            try:
+                item = as_index(item)
+            except TypeError:
+                raise TypeError(f"{self.label(position)}: {type(item).__name__} is not an integer") from None
+        if field.kind == KIND_UNSIGNED:
+            number = PyLong_AsUnsignedLongLong(item)
+            fits = number <= field_limit(field.size)
+            if number == <uint64_t>-1 and PyErr_Occurred() is not NULL:
+                fits = False
+        else:
+            signed_number = PyLong_AsLongLong(item)
+            number = <uint64_t>signed_number
+            bound = <int64_t>(field_limit(field.size) >> 1)
+            fits = -bound - 1 <= signed_number <= bound
+            if signed_number == -1 and PyErr_Occurred() is not NULL:
+                fits = False
+        if not fits:
+            PyErr_Clear()
+            limits = np.iinfo(self.dtypes[position])
+            raise OverflowError(
+                f"{self.label(position)}: {item} is out of range for {self.dtypes[position]} "
+                f"({limits.min} to {limits.max})"
+            )
+        field_store(target, field.size, number)
+        return 0
+
+    cdef int encode_float(self, Py_ssize_t position, object item, char *target) except -1:
+        cdef field_t *field = &self.fields[position]
+        cdef double number
+        cdef float single
+        try:
+            number = PyFloat_AsDouble(item)
+            if field.size == 8:
+                memcpy(target, &number, 8)
+                return 0
+            if field.size == 2:
+                PyFloat_Pack2(number, target, LITTLE_ENDIAN_HALVES)
+                return 0
+        except TypeError:
+            raise TypeError(f"{self.label(position)}: {type(item).__name__} is not a number") from None
+        except OverflowError:
+            raise OverflowError(
+                f"{self.label(position)}: {item} is out of range for {self.dtypes[position]}"
+            ) from None
+        single = <float>number
+        if isfinite(number) and not isfinite(single):
+            raise OverflowError(f"{self.label(position)}: {item} is out of range for float32")
+        memcpy(target, &single, 4)
+        return 0
+
+    cdef int encode_bytes(self, Py_ssize_t position, object item, char *target) except -1:
+        cdef field_t *field = &self.fields[position]
+        cdef bytes data
+        cdef Py_ssize_t length
+        if isinstance(item, np_void) and field.kind == KIND_VOID:
+            item = item.tobytes()
+        if not isinstance(item, bytes):
+            if not isinstance(item, (bytearray, memoryview)):
+                raise TypeError(f"{self.label(position)}: {type(item).__name__} is not bytes")
+        data = bytes(item)
+        length = PyBytes_GET_SIZE(data)
+        if length > field.size:
+            raise ValueError(f"{self.label(position)}: {length} bytes are more than {field.size}")
+        if self.role == "key" and field.kind == KIND_BYTES and length and data[length - 1] == 0:
+            raise ValueError(
+                f"{self.label(position)}: S{field.size} keys cannot end in a NUL byte, "
+                f"which could not be told from padding; use V{field.size}"
+            )
+        memcpy(target, PyBytes_AS_STRING(data), length)
+        memset(target + length, 0, field.size - length)
+        return 0
+
+    def encode_rows(self, list items):
+        """A packed array of items that are each what a scalar call takes; O(items)."""
+        cdef Py_ssize_t row
+        cdef object rows = np.zeros(len(items), self.packed)
+        cdef size_t base = rows.ctypes.data
+        for row in range(len(items)):
+            try:
+                self.encode(items[row], <char *>base + row * self.size)
+            except Exception as error:
+                error.add_note(f"in row {row} of the {self.role}s")
+                raise
+        return rows
+
+    # ---- decoding ------------------------------------------------------------------------------------
+
+    cdef object decode(self, const char *source):
+        """The Python object of a packed record: a tuple for a structured key, a Record for a structured
+        value, else a plain object."""
+        cdef Record record
+        if not self.is_record:
+            return self.decode_field(0, source)
+        if self.role == "key":
+            return self.decode_tuple(source)
+        record = record_new(self)
+        memcpy(record.data, source, self.size)
+        return record
+
+    cdef tuple decode_tuple(self, const char *source):
+        cdef Py_ssize_t position
+        cdef tuple items = PyTuple_New(self.count)
+        cdef object item
+        for position in range(self.count):
+            item = self.decode_field(position, source + self.fields[position].offset)
+            Py_INCREF(item)
+            PyTuple_SET_ITEM(items, position, item)
+        return items
+
+    cdef object decode_field(self, Py_ssize_t position, const char *source):
+        cdef field_t *field = &self.fields[position]
+        cdef uint64_t number, sign
+        cdef double real
+        cdef float single
+        cdef Py_ssize_t length
+        if field.kind == KIND_UNSIGNED:
+            return field_load(source, field.size)
+        if field.kind == KIND_SIGNED:
+            number = field_load(source, field.size)
+            sign = (field_limit(field.size) >> 1) + 1
+            return <int64_t>((number ^ sign) - sign)
+        if field.kind == KIND_FLOAT:
+            if field.size == 8:
+                memcpy(&real, source, 8)
+                return real
+            if field.size == 4:
+                memcpy(&single, source, 4)
+                return <double>single
+            return PyFloat_Unpack2(source, LITTLE_ENDIAN_HALVES)
+        if field.kind == KIND_BOOL:
+            return source[0] != 0
+        if field.kind == KIND_NUMPY:
+            return decode_numpy(self.dtypes[position], PyBytes_FromStringAndSize(source, field.size))
+        length = field.size
+        if field.kind == KIND_BYTES:
+            while length and source[length - 1] == 0:
+                length -= 1
+        return PyBytes_FromStringAndSize(source, length)
+
+    # ---- fields by name ------------------------------------------------------------------------------
+
+    cdef Py_ssize_t position_of(self, object name) except -1:
+        """The position of the field `name`; ValueError when there is none."""
+        position = self.positions.get(name) if isinstance(name, str) and self.is_record else None
+        if position is None:
+            raise ValueError(f"there is no field {name!r}; the fields are {self.names or '(none: a scalar value)'}")
+        return position
+
+    cdef Py_ssize_t number_position(self, object name) except -1:
+        """The position of a field that can be incremented; `name` is None for a scalar value."""
+        cdef Py_ssize_t position = 0
+        cdef field_t *field
+        if self.is_record or name is not None:
+            if name is None:
+                raise TypeError(f"name the field to increment, one of {self.names}")
+            position = self.position_of(name)
+        field = &self.fields[position]
+        if field.kind == KIND_SIGNED or field.kind == KIND_UNSIGNED:
+            return position
+        if field.kind == KIND_FLOAT and field.size > 2:
+            return position
+        raise TypeError(
+            f"{self.label(position)}: {self.dtypes[position]} cannot be incremented; "
+            "integers, f4 and f8 can"
+        )
+
+    cdef int encode_delta(self, Py_ssize_t position, object by, delta_t *delta) except -1:
+        """What `increment` adds to the field at `position`."""
+        if self.fields[position].kind == KIND_FLOAT:
+            delta.magnitude = 0
+            delta.negative = False
+            try:
+                delta.real = PyFloat_AsDouble(by)
+            except TypeError:
+                raise TypeError(f"by: {type(by).__name__} is not a number") from None
+            return 0
+        try:
+            number = as_index(by)
+        except TypeError:
+            raise TypeError(
+                f"by: {type(by).__name__} is not an integer, as {self.label(position)} is"
+            ) from None
+        delta.real = 0.0
+        delta.negative = number < 0
+        delta.magnitude = PyLong_AsUnsignedLongLong(abs(number))
+        if delta.magnitude == <uint64_t>-1 and PyErr_Occurred() is not NULL:
+            PyErr_Clear()
+            raise OverflowError(f"by: {by} is out of range for {self.label(position)}")
+        return 0
+
+    def deltas_of(self, Py_ssize_t position, list items):
+        """`encode_delta` of each item, as an array of structs; O(items)."""
+        cdef Py_ssize_t row
+        rows = np.zeros(len(items), DELTA_DTYPE)
+        cdef size_t base = rows.ctypes.data
+        for row in range(len(items)):
+            self.encode_delta(position, items[row], <delta_t *>(<char *>base) + row)
+        return rows
+
+
+DELTA_DTYPE = np.dtype(
+    {
+        "names": ["magnitude", "real", "negative"],
+        "formats": ["u8", "f8", "i4"],
+        "offsets": [0, 8, 16],
+        "itemsize": sizeof(delta_t),
+    }
+)
+
+
+@lru_cache(maxsize=256)
+def schema_of(dtype):
+    """The value schema of unpickled records: one for all records of a dtype."""
+    return Schema(dtype, "value")
+
+
+def record_from(dtype, bytes packed):
+    """A Record from its packed bytes; pickles of records call it."""
+    cdef Schema schema = schema_of(dtype)
+    if len(packed) != schema.size:
+        raise ValueError(f"{len(packed)} bytes are no record of the {schema.size} bytes of {dtype}")
+    return schema.decode(packed)
+
+
+cdef object record_field(Record record, Py_ssize_t position):
+    cdef Schema schema = record_schema(record)
+    return schema.decode_field(position, record.data + schema.fields[position].offset)
+
+
+@cython.final
+cdef class Record:
+    """An immutable snapshot of a structured value, as a look-up returns it.
+
+    It behaves like a named tuple (attributes, unpacking, comparison with tuples), is a copy of the entry
+    at the moment of the look-up, and is never tracked by the garbage collector. A field named like a
+    method hides the method. Reading a field is O(1).
+
+    >>> from slabcache import SlabCache
+    >>> states = SlabCache(10, key="u8", value=[("last_message_id", "u8"), ("mention_count", "u4")])
+    >>> states[7] = (1001, 2)
+    >>> record = states[7]
+    >>> record
+    Record(last_message_id=1001, mention_count=2)
+    >>> record.mention_count, record["mention_count"], record[-1]
+    (2, 2, 2)
+    >>> last_message_id, mention_count = record
+    >>> record == (1001, 2)
+    True
+    """
+
+    def __cinit__(self):
+        raise TypeError("records come from a cache; they cannot be made by hand")
+
+    def __dealloc__(self):
+        if self.schema is not NULL:     # NULL after the refusal above
+            Py_DECREF(<object>self.schema)
+
+    def __getattribute__(self, name):
+        position = record_schema(self).positions.get(name)
+        if position is None:
+            return PyObject_GenericGetAttr(self, name)
+        return record_field(self, position)
+
+    def __getitem__(self, index):
+        cdef Schema schema = record_schema(self)
+        cdef Py_ssize_t position
+        if isinstance(index, str):
+            return record_field(self, schema.positions[index])
+        if isinstance(index, slice):
+            return schema.decode_tuple(self.data)[index]
+        position = as_index(index)
+        if position < 0:
+            position += schema.count
+        if not 0 <= position < schema.count:
+            raise IndexError(f"record index {index} is out of range for {schema.count} fields")
+        return record_field(self, position)
+
+    def __len__(self):
+        return record_schema(self).count
+
+    def __iter__(self):
+        return iter(record_schema(self).decode_tuple(self.data))
+
+    def __contains__(self, item):
+        return item in record_schema(self).decode_tuple(self.data)
+
+    def __eq__(self, other):
+        """Equal to a record or tuple of equal items, whatever the field names, as named tuples are."""
+        cdef tuple mine = record_schema(self).decode_tuple(self.data)
+        cdef object theirs
+        if isinstance(other, Record):
+            theirs = record_schema(<Record>other).decode_tuple((<Record>other).data)
+        elif isinstance(other, tuple):
+            theirs = other
+        else:
+            return NotImplemented
+        if not record_schema(self).has_arrays:
+            return mine == theirs
+        return len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+
+    def __hash__(self):
+        return hash(record_schema(self).decode_tuple(self.data))
+
+    def __repr__(self):
+        fields = zip(record_schema(self).names, record_schema(self).decode_tuple(self.data), strict=True)
+        return f"Record({', '.join(f'{name}={item!r}' for name, item in fields)})"
+
+    def __dir__(self):
+        return [*object.__dir__(self), *record_schema(self).names]
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) - sizeof(self.data) + record_schema(self).size
+
+    def __reduce__(self):
+        cdef Schema schema = record_schema(self)
+        return record_from, (schema.dtype, PyBytes_FromStringAndSize(self.data, schema.size))
+
+    @property
+    def _fields(self):
+        """The field names, in order."""
+        return record_schema(self).names
+
+    def _asdict(self):
+        """The fields as a dict from name to value."""
+        return dict(zip(record_schema(self).names, record_schema(self).decode_tuple(self.data), strict=True))

@@ -1,0 +1,234 @@
+"""Slots of entries in one arena: the LRU cache itself, built from table and list.
+
+A slot, `stride` bytes:
+
+    byte 0      4      8                8 + key_size                 stride
+         | prev | next | key (packed)   | value (packed)   | padding |
+
+The links stand beside the key, so that a search that ends here has fetched what moving the entry
+to the front needs. Slots are numbered from 1. Those never used lie above `fresh` and are taken in
+order; recycled ones form a chain through `next`. Eviction hands the victim's slot straight to the
+newcomer: no allocation, no free.
+
+Each function needs the lock of the cache. None allocates, fails half-way or runs Python code. All but
+those that name a range are O(1).
+
+Invariants: I3 live + free slots = all slots, a free slot is on no list; I4 a found slot's key equals
+the key asked for, byte for byte; I5 insertions - evictions - deletions = size <= capacity.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from slabcache._arena cimport NIL, header_t, slot_t, ARENA_HEADER_SIZE
+from slabcache._hash cimport hash_key
+from slabcache._lru cimport (
+    lru_least_recent,
+    lru_link,
+    lru_move_to_front,
+    lru_push,
+    lru_t,
+    lru_unlink,
+)
+from slabcache._table cimport (
+    bucket_t,
+    table_clear,
+    table_erase,
+    table_find,
+    table_insert,
+    table_key,
+    table_t,
+)
+
+
+cdef struct slab_t:             # views into one arena
+    header_t *header
+    table_t table
+    lru_t lru
+
+
+cdef struct rows_t:             # packed rows that a caller lends to take what leaves the cache
+    char *keys
+    char *values
+    size_t count                # rows filled so far
+
+
+cdef enum:
+    SLOT_KEY_AT = 8             # bytes from the start of a slot to its key
+
+
+cdef inline void slab_attach(slab_t *slab, header_t *header) noexcept nogil:
+    cdef char *slots = <char *>header + header.slots_at
+    slab.header = header
+    slab.table.buckets = <bucket_t *>(<char *>header + ARENA_HEADER_SIZE)
+    slab.table.bucket_count = header.bucket_count
+    slab.table.keys = slots + SLOT_KEY_AT
+    slab.table.key_stride = header.slot_stride
+    slab.table.key_size = header.key_size
+    slab.lru.links = slots
+    slab.lru.stride = header.slot_stride
+
+
+cdef inline uint64_t slab_hash(const slab_t *slab, const char *key) noexcept nogil:
+    return hash_key(&slab.header.seed, key, slab.table.key_size)
+
+
+cdef inline const char *slab_key(const slab_t *slab, slot_t slot) noexcept nogil:
+    return table_key(&slab.table, slot)
+
+
+cdef inline char *slab_value(const slab_t *slab, slot_t slot) noexcept nogil:
+    return slab.lru.links + slot * slab.lru.stride + SLOT_KEY_AT + slab.header.key_size
+
+
+cdef inline void slab_export(const slab_t *slab, slot_t slot, rows_t *rows) noexcept nogil:
+    """Append a copy of the entry to `rows`, which has room."""
+    cdef size_t key_size = slab.header.key_size, value_size = slab.header.value_size
+    memcpy(rows.keys + rows.count * key_size, slab_key(slab, slot), key_size)
+    memcpy(rows.values + rows.count * value_size, slab_value(slab, slot), value_size)
+    rows.count += 1
+
+
+# ---- looking up ----------------------------------------------------------------------------------
+
+cdef inline slot_t slab_find(const slab_t *slab, const char *key) noexcept nogil:
+    """The slot of `key`, or NIL; nothing is counted or moved."""
+    return table_find(&slab.table, slab_hash(slab, key), key)
+
+
+cdef inline void slab_touch(slab_t *slab, slot_t slot) noexcept nogil:
+    """Make a live slot the most recent."""
+    if lru_move_to_front(&slab.lru, slot):
+        slab.header.version += 1
+
+
+cdef inline slot_t slab_get(slab_t *slab, uint64_t hash, const char *key) noexcept nogil:
+    """The slot of `key`, now the most recent, or NIL; a hit or a miss is counted."""
+    cdef slot_t slot = table_find(&slab.table, hash, key)
+    if slot == NIL:
+        slab.header.counters.misses += 1
+    else:
+        slab.header.counters.hits += 1
+        slab_touch(slab, slot)
+    return slot
+
+
+# ---- changing ------------------------------------------------------------------------------------
+
+cdef inline void slab_updated(slab_t *slab, slot_t slot) noexcept nogil:
+    """Count a change that was made to the value of a live slot, and make it the most recent."""
+    lru_move_to_front(&slab.lru, slot)
+    slab.header.counters.updates += 1
+    slab.header.version += 1
+
+
+cdef inline void slab_remove(slab_t *slab, uint64_t hash, slot_t slot) noexcept nogil:
+    """Take a live slot out of table and list and put it on the free chain; nothing is counted."""
+    table_erase(&slab.table, hash, slot)
+    lru_unlink(&slab.lru, slot)
+    lru_link(&slab.lru, slot).next = slab.header.free_head
+    slab.header.free_head = slot
+    slab.header.size -= 1
+    slab.header.version += 1
+
+
+cdef inline void slab_erase(slab_t *slab, uint64_t hash, slot_t slot) noexcept nogil:
+    """Delete the entry in a live slot."""
+    slab_remove(slab, hash, slot)
+    slab.header.counters.deletions += 1
+
+
+cdef inline void slab_evict(slab_t *slab, rows_t *evicted) noexcept nogil:
+    """Evict the least recent entry of a cache that is not empty; append it to `evicted` unless NULL."""
+    cdef slot_t victim = lru_least_recent(&slab.lru)
+    if evicted is not NULL:
+        slab_export(slab, victim, evicted)
+    slab_remove(slab, slab_hash(slab, slab_key(slab, victim)), victim)
+    slab.header.counters.evictions += 1
+
+
+cdef inline slot_t slab_take_free(slab_t *slab) noexcept nogil:
+    """A slot for a new entry; there is one."""
+    cdef slot_t slot = slab.header.free_head
+    if slot != NIL:
+        slab.header.free_head = lru_link(&slab.lru, slot).next
+    else:
+        slab.header.fresh += 1
+        slot = slab.header.fresh
+    return slot
+
+
+cdef inline slot_t slab_add(
+    slab_t *slab, uint64_t hash, const char *key, const char *value
+) noexcept nogil:
+    """Put an absent key with its value into a free slot, as the most recent; nothing is counted."""
+    cdef slot_t slot = slab_take_free(slab)
+    memcpy(<char *>slab_key(slab, slot), key, slab.header.key_size)
+    memcpy(slab_value(slab, slot), value, slab.header.value_size)
+    table_insert(&slab.table, hash, slot)
+    lru_push(&slab.lru, slot)
+    slab.header.size += 1
+    slab.header.version += 1
+    return slot
+
+
+cdef inline slot_t slab_insert(
+    slab_t *slab, uint64_t hash, const char *key, const char *value, rows_t *evicted
+) noexcept nogil:
+    """Create the entry of an absent key, after evicting the least recent one from a full cache."""
+    if slab.header.size == slab.header.capacity:
+        slab_evict(slab, evicted)
+    slab.header.counters.insertions += 1
+    return slab_add(slab, hash, key, value)
+
+
+cdef inline void slab_put(
+    slab_t *slab, uint64_t hash, const char *key, const char *value, rows_t *evicted
+) noexcept nogil:
+    """Create or overwrite the entry of `key`."""
+    cdef slot_t slot = table_find(&slab.table, hash, key)
+    if slot == NIL:
+        slab_insert(slab, hash, key, value, evicted)
+    else:
+        memcpy(slab_value(slab, slot), value, slab.header.value_size)
+        slab_updated(slab, slot)
+
+
+# ---- all entries ---------------------------------------------------------------------------------
+
+cdef inline void slab_clear(slab_t *slab) noexcept nogil:
+    """Delete all entries. O(capacity / 12)."""
+    if slab.header.size == 0:
+        return
+    table_clear(&slab.table)
+    lru_link(&slab.lru, NIL).prev = lru_link(&slab.lru, NIL).next = NIL
+    slab.header.counters.deletions += slab.header.size
+    slab.header.size = 0
+    slab.header.fresh = 0
+    slab.header.free_head = NIL
+    slab.header.version += 1
+
+
+cdef inline void slab_export_all(const slab_t *slab, rows_t *rows) noexcept nogil:
+    """Append all entries, from least to most recent. O(size)."""
+    cdef slot_t slot = lru_least_recent(&slab.lru)
+    while slot != NIL:
+        slab_export(slab, slot, rows)
+        slot = lru_link(&slab.lru, slot).prev
+
+
+cdef inline void slab_move(slab_t *target, slab_t *source, rows_t *evicted) noexcept nogil:
+    """Move the most recent entries of `source` into the empty `target`, of the same seed; those that find
+    no room count as evicted and are appended to `evicted` unless NULL. Counters come along. O(size).
+    """
+    cdef slot_t slot
+    cdef const char *key
+    while source.header.size > target.header.capacity:
+        slab_evict(source, evicted)
+    slot = lru_least_recent(&source.lru)
+    while slot != NIL:
+        key = slab_key(source, slot)
+        slab_add(target, slab_hash(target, key), key, slab_value(source, slot))
+        slot = lru_link(&source.lru, slot).prev
+    target.header.counters = source.header.counters
+    target.header.version = source.header.version + 1

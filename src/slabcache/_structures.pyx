@@ -1,0 +1,265 @@
+"""The structures below the cache, one by one, for the tests in `tests/structures`.
+
+Built in debug builds alone. Each class owns the memory of one structure and hands its functions on as
+they are: hashes and slot numbers come from the test, so that collisions can be chosen.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from slabcache._arena cimport BUCKET_CELLS, BUCKET_SIZE, NIL, arena_create, arena_destroy, slot_t
+from slabcache._check cimport CHECK_OK, check_slab
+from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
+from slabcache._hash cimport hash_key, seed_t
+from slabcache._lru cimport (
+    lru_least_recent,
+    lru_link,
+    lru_most_recent,
+    lru_move_to_front,
+    lru_push,
+    lru_t,
+    lru_unlink,
+)
+from slabcache._native cimport native_first_bit, native_match_tags, native_multiply
+from slabcache._slab cimport (
+    rows_t,
+    slab_attach,
+    slab_clear,
+    slab_erase,
+    slab_evict,
+    slab_find,
+    slab_get,
+    slab_hash,
+    slab_key,
+    slab_move,
+    slab_put,
+    slab_t,
+    slab_value,
+)
+from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
+
+
+cdef class Table:
+    """A table of `bucket_count` buckets over keys of `key_size` bytes."""
+
+    cdef table_t table
+    cdef char *keys
+    cdef slot_t slots
+
+    def __cinit__(self, uint64_t bucket_count, slot_t slots, size_t key_size):
+        self.slots = slots
+        self.keys = <char *>calloc(slots + 1, key_size)
+        self.table = table_t(<bucket_t *>calloc(bucket_count, BUCKET_SIZE), bucket_count, self.keys, key_size, key_size)
+        if self.keys is NULL or self.table.buckets is NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.table.buckets)
+        free(self.keys)
+
+    def insert(self, uint64_t hash, slot_t slot, bytes key):
+        assert len(key) == self.table.key_size and 0 < slot <= self.slots
+        memcpy(self.keys + slot * self.table.key_stride, PyBytes_AS_STRING(key), self.table.key_size)
+        table_insert(&self.table, hash, slot)
+
+    def find(self, uint64_t hash, bytes key):
+        assert len(key) == self.table.key_size
+        return table_find(&self.table, hash, key)
+
+    def erase(self, uint64_t hash, slot_t slot):
+        table_erase(&self.table, hash, slot)
+
+    def clear(self):
+        table_clear(&self.table)
+
+    def overflow(self):
+        return [self.table.buckets[index].overflow for index in range(self.table.bucket_count)]
+
+    def cells(self):
+        return sorted(
+            self.table.buckets[index].slots[cell]
+            for index in range(self.table.bucket_count)
+            for cell in range(BUCKET_CELLS)
+            if self.table.buckets[index].tags[cell]
+        )
+
+
+cdef class List:
+    """An LRU list over slots 1 to `slots`, with `stride` bytes from links to links."""
+
+    cdef lru_t lru
+
+    def __cinit__(self, slot_t slots, size_t stride=8):
+        self.lru = lru_t(<char *>calloc(slots + 1, stride), stride)
+        if self.lru.links is NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.lru.links)
+
+    def push(self, slot_t slot):
+        lru_push(&self.lru, slot)
+
+    def unlink(self, slot_t slot):
+        lru_unlink(&self.lru, slot)
+
+    def move_to_front(self, slot_t slot):
+        return lru_move_to_front(&self.lru, slot)
+
+    def forward(self):
+        """From most to least recent."""
+        order = []
+        cdef slot_t slot = lru_most_recent(&self.lru)
+        while slot != NIL:
+            order.append(slot)
+            slot = lru_link(&self.lru, slot).next
+        return order
+
+    def backward(self):
+        """From least to most recent."""
+        order = []
+        cdef slot_t slot = lru_least_recent(&self.lru)
+        while slot != NIL:
+            order.append(slot)
+            slot = lru_link(&self.lru, slot).prev
+        return order
+
+
+cdef class Slab:
+    """A slab in an arena of its own, with chosen secrets."""
+
+    cdef slab_t slab
+    cdef seed_t seed
+
+    def __cinit__(self, uint64_t capacity, uint64_t key_size, uint64_t value_size, words=(1, 2, 3, 4)):
+        for index in range(4):
+            self.seed.words[index] = words[index]
+        header = arena_create(capacity, key_size, value_size, &self.seed)
+        if header is NULL:
+            raise MemoryError()
+        slab_attach(&self.slab, header)
+
+    def __dealloc__(self):
+        arena_destroy(self.slab.header)
+
+    def check(self):
+        """0, or the number of the first broken invariant and the slot where it was seen."""
+        cdef slot_t culprit
+        status = check_slab(&self.slab, &culprit)
+        if status == CHECK_OK:
+            return 0
+        return status, culprit
+
+    def hash(self, bytes key):
+        return slab_hash(&self.slab, key)
+
+    def put(self, bytes key, bytes value):
+        """The evicted `(key, value)`, or None."""
+        evicted_key, evicted_value = bytearray(len(key)), bytearray(len(value))
+        cdef rows_t rows = rows_t(evicted_key, evicted_value, 0)
+        assert len(key) == self.slab.header.key_size and len(value) == self.slab.header.value_size
+        slab_put(&self.slab, slab_hash(&self.slab, key), key, value, &rows)
+        return (bytes(evicted_key), bytes(evicted_value)) if rows.count else None
+
+    def get(self, bytes key):
+        slot = slab_get(&self.slab, slab_hash(&self.slab, key), key)
+        return slab_value(&self.slab, slot)[: self.slab.header.value_size] if slot != NIL else None
+
+    def find(self, bytes key):
+        return slab_find(&self.slab, key)
+
+    def erase(self, bytes key):
+        slot = slab_find(&self.slab, key)
+        if slot != NIL:
+            slab_erase(&self.slab, slab_hash(&self.slab, key), slot)
+        return slot != NIL
+
+    def evict(self):
+        slab_evict(&self.slab, NULL)
+
+    def clear(self):
+        slab_clear(&self.slab)
+
+    def moved(self, uint64_t capacity):
+        """A slab of another capacity with the entries of this one, which must not be used any more."""
+        cdef Slab target = Slab(
+            capacity, self.slab.header.key_size, self.slab.header.value_size, tuple(self.seed.words)
+        )
+        slab_move(&target.slab, &self.slab, NULL)
+        return target
+
+    def entries(self):
+        """`(key, value)` pairs from least to most recent."""
+        pairs = []
+        cdef slot_t slot = lru_least_recent(&self.slab.lru)
+        while slot != NIL:
+            pairs.append(
+                (
+                    slab_key(&self.slab, slot)[: self.slab.header.key_size],
+                    slab_value(&self.slab, slot)[: self.slab.header.value_size],
+                )
+            )
+            slot = lru_link(&self.slab.lru, slot).prev
+        return pairs
+
+    def counters(self):
+        return self.slab.header.counters
+
+    def corrupt(self, str what, slot_t slot):
+        """Break one invariant on purpose: a walker that never fails proves nothing."""
+        if what == "prev":
+            lru_link(&self.slab.lru, slot).prev = slot
+        elif what == "next":
+            lru_link(&self.slab.lru, slot).next = slot
+        elif what == "key":
+            (<char *>slab_key(&self.slab, slot))[0] ^= 1
+        elif what == "table":
+            table_erase(&self.slab.table, slab_hash(&self.slab, slab_key(&self.slab, slot)), slot)
+        elif what == "tag":
+            for index in range(self.slab.table.bucket_count):
+                empty = native_match_tags(self.slab.table.buckets[index].tags, 0)
+                if empty:
+                    self.slab.table.buckets[index].tags[native_first_bit(empty)] = 77
+                    break
+        elif what == "overflow":
+            self.slab.table.buckets[0].overflow += 1
+        elif what == "free":
+            self.slab.header.free_head = slot
+        elif what == "size":
+            self.slab.header.counters.insertions += 1
+        elif what == "header":
+            self.slab.header.layout += 1
+        else:
+            raise ValueError(what)
+
+
+def match_tags(bytes tags, uint8_t tag):
+    assert len(tags) == 16
+    return native_match_tags(<const uint8_t *>PyBytes_AS_STRING(tags), tag)
+
+
+def multiply(uint64_t a, uint64_t b):
+    cdef uint64_t high
+    cdef uint64_t low = native_multiply(a, b, &high)
+    return (<object>high << 64) | low
+
+
+def hash_of(words, bytes key):
+    cdef seed_t seed
+    for index in range(4):
+        seed.words[index] = words[index]
+    return hash_key(&seed, key, len(key))
+
+
+def add(str kind, bytes packed, *, uint64_t magnitude=0, bint negative=False, double real=0.0):
+    """`field_add` on a number of kind "i", "u" or "f": its new bytes, or None where it would wrap."""
+    cdef field_t field = field_t(
+        0, <uint32_t>len(packed), KIND_FLOAT if kind == "f" else KIND_SIGNED if kind == "i" else KIND_UNSIGNED
+    )
+    cdef delta_t delta = delta_t(magnitude, real, negative)
+    target = bytearray(packed)
+    fits = field_add(&field, target, &delta)
+    assert fits or target == packed
+    return bytes(target) if fits else None

@@ -1,0 +1,191 @@
+"""From what a caller passes to a batch call to packed rows, and back to arrays of the caller's dtype.
+
+Arrays of the packed dtype never come here: the core takes them as they are, at any stride. Everything
+is checked, and copied where it must be, before the first row of the cache is touched; inputs are never
+modified.
+"""
+
+from __future__ import annotations
+
+import array
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slabcache._record import DELTA_DTYPE
+from slabcache.schema import convert
+
+if TYPE_CHECKING:
+    from slabcache._record import Schema
+
+Array = np.ndarray[Any, Any]
+
+__all__ = ["as_deltas", "as_rows", "from_rows", "out_array", "write_rows"]
+
+
+def as_rows(schema: Schema, source: object) -> Array:
+    """`source` as a one-dimensional array of `schema.packed`; a view of it where that is enough.
+
+    A zero-dimensional array is one row. Whatever is no array is taken item by item, as the scalar call
+    takes it.
+    """
+    if not isinstance(source, (np.ndarray, np.generic)):
+        if not _is_array_like(source):
+            return schema.encode_rows(_items(schema, source))
+    rows = np.asarray(source)
+    if schema.packed.names is None:
+        rows = _plain_rows(schema, rows)
+    elif schema.names is None:
+        rows = _subarray_rows(schema, rows)
+    elif rows.dtype.names is None:
+        rows = _matrix_rows(schema, rows)
+    elif rows.dtype != schema.packed:
+        rows = _structured_rows(schema, rows)
+    if rows.ndim == 0:
+        rows = rows.reshape(1)
+    if rows.ndim != 1:
+        raise ValueError(f"{schema.role}s must be a one-dimensional array, not one of shape {rows.shape}")
+    return rows
+
+
+def from_rows(schema: Schema, rows: Array) -> Array:
+    """Packed rows as an array of the user's dtype; `rows` itself where the two are equal."""
+    if schema.packed is schema.dtype:
+        return rows
+    result = np.zeros(rows.shape, schema.dtype)
+    write_rows(schema, rows, result)
+    return result
+
+
+def write_rows(schema: Schema, rows: Array, target: Array) -> None:
+    """Fill `target`, an array of the user's dtype, with packed rows; padding bytes stay as they are."""
+    if schema.names is not None:
+        for name in schema.names:
+            target[name] = rows[name]
+    elif schema.packed.names is not None:
+        target[...] = rows["value"]
+    else:
+        target[...] = rows
+
+
+def as_deltas(schema: Schema, position: int, by: object, count: int) -> Array:
+    """What `increment_many` adds to each row: one struct for all rows, or one for each."""
+    field = schema.dtypes[position]
+    if not isinstance(by, np.ndarray) and not _is_array_like(by):
+        if np.ndim(by) == 0:  # type: ignore[arg-type]
+            return schema.deltas_of(position, [by])
+        return _matching(schema.deltas_of(position, list(by)), count)  # type: ignore[call-overload]
+    source = np.asarray(by)
+    if source.ndim == 0:
+        return schema.deltas_of(position, [source.item()])
+    deltas = np.zeros(source.shape, DELTA_DTYPE)
+    if field.kind == "f":
+        deltas["real"] = convert(source, np.dtype("f8"), "by")
+    elif source.dtype.kind == "i":
+        deltas["negative"] = source < 0
+        # Two's complement: the negated smallest integer is its own magnitude when read as unsigned.
+        deltas["magnitude"] = np.abs(source.astype("i8")).view("u8")
+    elif source.dtype.kind == "u":
+        deltas["magnitude"] = source
+    else:
+        raise TypeError(f"by: an array of {source.dtype} is not one of integers, as {schema.label(position)} is")
+    return _matching(deltas, count)
+
+
+def _matching(deltas: Array, count: int) -> Array:
+    if deltas.shape != (count,):
+        raise ValueError(f"by: shape {deltas.shape} does not match the {count} keys")
+    return deltas
+
+
+def _is_array_like(source: object) -> bool:
+    return (
+        hasattr(source, "__array__")
+        or hasattr(source, "__array_interface__")
+        or isinstance(source, (memoryview, array.array))
+    )
+
+
+def _items(schema: Schema, source: object) -> list[object]:
+    if not isinstance(source, (str, bytes, bytearray)):
+        try:
+            return list(source)  # type: ignore[call-overload, no-any-return]
+        except TypeError:
+            pass
+    kind = type(source).__name__
+    raise TypeError(f"{schema.role}s must be an array or an iterable of {schema.role}s, not {kind}")
+
+
+def _plain_rows(schema: Schema, source: Array) -> Array:
+    """Rows of a dtype that is neither structured nor a subarray."""
+    _refuse_bool_keys(schema, source, schema.role)
+    return convert(source, schema.packed, schema.role)
+
+
+def _subarray_rows(schema: Schema, source: Array) -> Array:
+    """Rows of a value that is itself a subarray: (n, *shape) becomes n records of one field."""
+    base, shape = schema.packed["value"].subdtype  # type: ignore[misc]
+    outer = source.shape[: source.ndim - len(shape)]
+    if source.shape != outer + shape:
+        raise ValueError(f"{schema.role}s must have shape (n, {', '.join(map(str, shape))}), not {source.shape}")
+    rows = np.empty(outer, schema.packed)
+    rows["value"] = convert(source, base, schema.role)
+    return rows
+
+
+def _matrix_rows(schema: Schema, source: Array) -> Array:
+    """Rows of a structured key of equal integer fields, given as an (n, fields) array of integers."""
+    field = schema.dtypes[0]
+    count = len(schema.dtypes)
+    if schema.role != "key" or field.kind not in "iu" or any(other != field for other in schema.dtypes):
+        raise TypeError(f"{schema.role}s: an array of {source.dtype} is not one of the dtype {schema.dtype}")
+    if source.ndim != 2 or source.shape[1] != count:
+        raise ValueError(f"keys must have shape (n, {count}) or be of the key dtype, not {source.shape}")
+    if source.dtype == field and source.strides[1] == field.itemsize:
+        return source.view(schema.packed)[:, 0]
+    rows = np.empty(len(source), schema.packed)
+    for position, name in enumerate(schema.packed.names):
+        _fill(schema, rows[name], source[:, position], position)
+    return rows
+
+
+def _structured_rows(schema: Schema, source: Array) -> Array:
+    """Rows of another structured dtype, field by field in order of position, as numpy casts them."""
+    theirs: tuple[str, ...] = source.dtype.names  # type: ignore[assignment]
+    ours: tuple[str, ...] = schema.packed.names
+    if len(theirs) != len(ours):
+        raise TypeError(f"{schema.role}s: the fields {theirs} are not the fields {ours}")
+    for position, name in enumerate(theirs):
+        if name != ours[position] and name in ours:
+            raise TypeError(f"{schema.role}s: the fields {theirs} are in another order than {ours}; reorder them")
+    rows = np.empty(source.shape, schema.packed)
+    for position, name in enumerate(theirs):
+        _fill(schema, rows[ours[position]], source[name], position)
+    return rows
+
+
+def _fill(schema: Schema, target: Array, column: Array, position: int) -> None:
+    label = schema.label(position)
+    _refuse_bool_keys(schema, column, label)
+    if column.shape != target.shape:
+        raise TypeError(f"{label}: elements of shape {column.shape[1:]} are not {target.shape[1:]}")
+    target[...] = convert(column, target.dtype, label)
+
+
+def _refuse_bool_keys(schema: Schema, column: Array, label: str) -> None:
+    if schema.role == "key" and column.dtype.kind == "b":
+        raise TypeError(f"{label}: an array of bool is not one of integer keys")
+
+
+def out_array(schema: Schema, out: object, outer: tuple[int, ...]) -> Array:
+    """`out`, after checking that it can take the values of keys of shape `outer`."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be an array of the value dtype, not {type(out).__name__}")
+    base, shape = schema.dtype.subdtype or (schema.dtype, ())
+    if out.dtype != base:
+        raise TypeError(f"out must be an array of {base}, not of {out.dtype}")
+    if out.shape != outer + shape:
+        raise ValueError(f"out must have shape {outer + shape}, not {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    return out

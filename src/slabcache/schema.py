@@ -1,0 +1,213 @@
+"""From a dtype to the fields of a packed record: what keys and values may be made of.
+
+Inside the arena a record is packed and in native byte order, whatever padding or byte order the user's
+dtype has: equal keys are then equal bytes. `describe` does the translation and refuses what a
+fixed-size record without Python objects cannot hold. The codecs that read and write the packed bytes
+are in `_record.pyx`; the two functions at the end of this file serve it for what only numpy can encode.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["KEY_SIZE_MAX", "VALUE_SIZE_MAX", "Description", "Field", "Role", "describe"]
+
+KEY_SIZE_MAX = 255  # bytes
+VALUE_SIZE_MAX = 65_535  # bytes
+
+Role = Literal["key", "value"]
+
+# What to use instead of a kind that is refused, by np.dtype.kind; the other kinds are fine.
+_INSTEAD_ANYWHERE = {
+    "O": "objects have no fixed size: use S<n> or V<n> for encoded bytes, or numeric fields",
+    "U": "text has no fixed size in bytes: use S<n> and encode to UTF-8",
+    "T": "text has no fixed size in bytes: use S<n> and encode to UTF-8",
+    "c": "use two float fields, one for the real and one for the imaginary part",
+}
+_INSTEAD_IN_KEYS = {
+    "f": "floats have no exact equality: use an integer, scaled or of the same bits",
+    "b": "use u1",
+    "M": "use i8 and the time stamp as an integer",
+    "m": "use i8 and the duration as an integer",
+}
+
+
+class Field(NamedTuple):
+    """One field of a packed record."""
+
+    name: str  # "" for a scalar dtype
+    dtype: np.dtype[Any]  # native byte order; a subarray dtype for a subarray field
+    offset: int  # bytes from the start of the packed record
+    kind: str  # np.dtype.kind, or "n" for what only numpy encodes
+
+
+class Description(NamedTuple):
+    """A dtype as the user gave it, and the packed record that stands for it."""
+
+    dtype: np.dtype[Any]
+    packed: np.dtype[Any]
+    names: tuple[str, ...] | None  # None for a scalar dtype
+    fields: tuple[Field, ...]
+
+
+def describe(spec: npt.DTypeLike, role: Role) -> Description:
+    """Translate what `numpy.dtype()` accepts; O(fields).
+
+    Raises
+    ------
+    TypeError
+        Naming the field, and what to use instead.
+
+    >>> describe([("user", ">u8"), ("channel", "u4")], "key").packed.itemsize
+    12
+    >>> describe("U8", "key")
+    Traceback (most recent call last):
+    ...
+    TypeError: key: <U8 is not supported; text has no fixed size in bytes: use S<n> and encode to UTF-8
+    """
+    dtype = _parse(spec, role)
+    names = dtype.names
+    if names is None:
+        members = [("", dtype, 0)]
+    else:
+        members = [(name, dtype[name], _offset(dtype, name)) for name in names]
+        _refuse_overlap(members, role)
+    fields = []
+    offset = 0
+    for name, member, _ in members:
+        native = _native(member)
+        label = f"{role} field {name!r}" if name else role
+        fields.append(Field(name, native, offset, _kind(native, member, role, label)))
+        offset += native.itemsize
+    limit = KEY_SIZE_MAX if role == "key" else VALUE_SIZE_MAX
+    if offset == 0:
+        raise TypeError(f"{role}: {dtype} has no bytes; give it at least one field")
+    if offset > limit:
+        raise TypeError(
+            f"{role}: {offset} bytes packed are more than the {limit} that a {role} can have; "
+            "store a digest or a reference instead"
+        )
+    if names is not None:
+        packed = np.dtype([(field.name, field.dtype) for field in fields])
+    elif fields[0].dtype.subdtype is not None:
+        # An array cannot have a subarray dtype; a record of one field can.
+        packed = np.dtype([("value", fields[0].dtype)])
+    else:
+        packed = fields[0].dtype
+    # The user's own object where it is the same: numpy then compares dtypes by identity.
+    return Description(dtype, dtype if dtype == packed else packed, names, tuple(fields))
+
+
+def _parse(spec: npt.DTypeLike, role: Role) -> np.dtype[Any]:
+    if spec is None:
+        raise TypeError(f"{role}: None is no dtype; name one, for example 'u8'")
+    try:
+        return np.dtype(spec)
+    except (TypeError, ValueError, SyntaxError, KeyError) as error:
+        raise TypeError(f"{role}: {spec!r} is not a usable dtype: {error}") from None
+
+
+def _offset(dtype: np.dtype[Any], name: str) -> int:
+    assert dtype.fields is not None
+    return int(dtype.fields[name][1])
+
+
+def _refuse_overlap(members: list[tuple[str, np.dtype[Any], int]], role: Role) -> None:
+    end = 0
+    for name, member, offset in sorted(members, key=lambda entry: entry[2]):
+        if offset < end:
+            raise TypeError(f"{role} field {name!r} overlaps another in memory; give each its own bytes")
+        end = offset + member.itemsize
+
+
+def _native(member: np.dtype[Any]) -> np.dtype[Any]:
+    return member.newbyteorder("=")
+
+
+def _kind(native: np.dtype[Any], member: np.dtype[Any], role: Role, label: str) -> str:
+    """The codec's kind of a field, or TypeError."""
+    base = native.base
+    instead = _INSTEAD_ANYWHERE.get(base.kind)
+    if role == "key" and instead is None:
+        instead = _INSTEAD_IN_KEYS.get(base.kind)
+        if native.subdtype is not None:
+            instead = "use a field for each element, or V<n>"
+    if base.names is not None:
+        instead = "records cannot be nested: give each inner field a place of its own"
+    elif base.kind == "f" and base.itemsize > 8:
+        instead = instead or "use f8"
+    elif native.itemsize == 0:
+        instead = instead or "give it a size of at least one byte"
+    elif base.kind not in "iufbSVMm":
+        instead = instead or "use integers, floats, bool, S<n>, V<n> or datetime64"
+    if instead is not None:
+        raise TypeError(f"{label}: {member} is not supported; {instead}")
+    return "n" if native.subdtype is not None or base.kind in "Mm" else base.kind
+
+
+# ---- what only numpy encodes: datetime64, timedelta64 and subarrays ---------------------------------
+
+# Kinds of array that a kind of field takes, where the cast is safe: those the scalar call takes too.
+_TAKEN_FROM = {"f": "fiub", "b": "b", "S": "S", "V": "VS", "M": "M", "m": "m", "i": "b", "u": "b"}
+
+_TIME_TYPES: dict[str, tuple[type, ...]] = {
+    "M": (np.datetime64, datetime.date),  # datetime.datetime is a date
+    "m": (np.timedelta64, datetime.timedelta),
+}
+
+
+def encode_numpy(dtype: np.dtype[Any], item: object, label: str) -> bytes:
+    """The packed bytes of one field of kind "n"."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        array = np.asarray(item)
+        if array.shape != shape:
+            raise ValueError(f"{label}: shape {array.shape} is not {shape}")
+        return convert(array, base, label).tobytes()
+    if not isinstance(item, _TIME_TYPES[dtype.kind]):
+        raise TypeError(f"{label}: {type(item).__name__} is not a {dtype}")
+    array = np.asarray(item, dtype=f"{dtype.kind}8")
+    exact = array.astype(dtype)
+    if np.isnat(array) != np.isnat(exact) or (not np.isnat(array) and array != exact):
+        raise ValueError(f"{label}: {item} has no exact value in the unit of {dtype}")
+    return exact.tobytes()
+
+
+def decode_numpy(dtype: np.dtype[Any], packed: bytes) -> Any:
+    """The object that the packed bytes of one field of kind "n" stand for."""
+    if dtype.subdtype is None:
+        return np.frombuffer(packed, dtype)[0]
+    base, shape = dtype.subdtype
+    return np.frombuffer(packed, base).reshape(shape)  # read-only, as bytes are
+
+
+def convert(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np.ndarray[Any, Any]:
+    """`array` in `dtype`, without any loss: integers by value, all else by a safe cast that the
+    scalar call would take too.
+
+    Raises
+    ------
+    OverflowError
+        An integer is out of range.
+    TypeError
+        The cast is not safe.
+    """
+    source = array.dtype
+    if source == dtype:
+        return array
+    if source.kind in "iu" and dtype.kind in "iu":
+        if not np.can_cast(source, dtype, "safe") and array.size:
+            limits = np.iinfo(dtype)
+            for extreme in (int(array.min()), int(array.max())):
+                if not int(limits.min) <= extreme <= int(limits.max):
+                    raise OverflowError(
+                        f"{label}: {extreme} is out of range for {dtype} ({limits.min} to {limits.max})"
+                    )
+        return array.astype(dtype)
+    if source.kind in _TAKEN_FROM.get(dtype.kind, "") and np.can_cast(source, dtype, "safe"):
+        return array.astype(dtype)
+    raise TypeError(f"{label}: an array of {source} cannot be taken as {dtype} without loss")
