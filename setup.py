@@ -46,7 +46,7 @@ modules = ["_record", "_core"] + (["_structures"] if debug else [])
 # Objects of one kind of build must not be taken for those of another.
 switches = ("DEBUG", "SANITIZE", "COVERAGE", "PORTABLE")
 kind = "-".join(name.lower() for name in switches if switch(name)) or "release"
-build_base = os.path.join("build", kind, sys.implementation.cache_tag + sys.abiflags)
+build_base = f"build/{kind}/{sys.implementation.cache_tag}{sys.abiflags}"
 
 setup(
     ext_modules=cythonize(
@@ -62,7 +62,7 @@ setup(
             for module in modules
         ],
         include_path=["src"],
-        build_dir=os.path.join(build_base, "cython"),
+        build_dir=f"{build_base}/cython",
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,

@@ -5,6 +5,7 @@ from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 from slabcache._record import Schema
 
@@ -12,6 +13,7 @@ _Array = np.ndarray[Any, Any]
 _Bools = npt.NDArray[np.bool_]
 _Rows = npt.ArrayLike | Iterable[Any]
 
+@disjoint_base
 class CacheCore:
     on_evict: Callable[[_Array, _Array], object] | None
     _key_schema: Schema

@@ -215,7 +215,6 @@ cdef class CacheCore:
         cdef Schema values = self._value_schema
         cdef Record record = None
         cdef bytes large = None
-        cdef uint64_t hash
         cdef slot_t slot
         self._key_schema.encode(key, key_bytes)
         # The result is made before the look-up: nothing may be allocated while the lock is held.
@@ -299,7 +298,6 @@ cdef class CacheCore:
 
     cdef int put(self, const char *key, const char *value) except -1:
         cdef rows_t evicted
-        cdef uint64_t hash
         cdef cnp.ndarray keys, values
         if self.on_evict is None:
             lock_acquire(&self.lock)
@@ -547,8 +545,9 @@ cdef class CacheCore:
         self.ready()
         if cnp.PyArray_CheckExact(source):
             rows = <cnp.ndarray>source
-            if cnp.PyArray_NDIM(rows) == 1 and <PyObject *>cnp.PyArray_DESCR(rows) == <PyObject *>schema.packed:
-                return source
+            if cnp.PyArray_NDIM(rows) == 1:
+                if <PyObject *>cnp.PyArray_DESCR(rows) == <PyObject *>schema.packed:
+                    return source
         return as_rows(schema, source)
 
     cdef object read_many(self, object keys, object out, bint counted):
@@ -784,7 +783,8 @@ cdef class CacheCore:
         self.leave(state)
         if done < count:
             raise OverflowError(
-                f"{schema.label(position)}: the increment of row {done} would wrap; the rows before it are done"
+                f"{schema.label(position)}: the increment of row {done} would wrap; "
+                "the rows before it are done"
             )
         if rows is not keys and is_single(keys):
             return results.reshape(()), found.reshape(())

@@ -9,7 +9,7 @@ from cpython.bool cimport PyBool_Check
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.object cimport Py_EQ, Py_NE, PyObject_GenericGetAttr
+from cpython.object cimport PyObject_GenericGetAttr
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport (
     PyTuple_CheckExact,
@@ -93,7 +93,8 @@ cdef class Schema:
         if self.fields is NULL:
             raise MemoryError()
         for position, member in enumerate(members):
-            self.fields[position] = field_t(member.offset, member.dtype.itemsize, <kind_t><int>KINDS[member.kind])
+            kind = <kind_t><int>KINDS[member.kind]
+            self.fields[position] = field_t(member.offset, member.dtype.itemsize, kind)
 
     def __dealloc__(self):
         PyMem_Free(self.fields)
@@ -324,7 +325,8 @@ cdef class Schema:
         """The position of the field `name`; ValueError when there is none."""
         position = self.positions.get(name) if isinstance(name, str) and self.is_record else None
         if position is None:
-            raise ValueError(f"there is no field {name!r}; the fields are {self.names or '(none: a scalar value)'}")
+            fields = self.names or "none: the value is a scalar"
+            raise ValueError(f"there is no field {name!r}; the fields are {fields}")
         return position
 
     cdef Py_ssize_t number_position(self, object name) except -1:

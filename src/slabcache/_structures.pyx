@@ -51,7 +51,8 @@ cdef class Table:
     def __cinit__(self, uint64_t bucket_count, slot_t slots, size_t key_size):
         self.slots = slots
         self.keys = <char *>calloc(slots + 1, key_size)
-        self.table = table_t(<bucket_t *>calloc(bucket_count, BUCKET_SIZE), bucket_count, self.keys, key_size, key_size)
+        buckets = <bucket_t *>calloc(bucket_count, BUCKET_SIZE)
+        self.table = table_t(buckets, bucket_count, self.keys, key_size, key_size)
         if self.keys is NULL or self.table.buckets is NULL:
             raise MemoryError()
 
@@ -60,12 +61,12 @@ cdef class Table:
         free(self.keys)
 
     def insert(self, uint64_t hash, slot_t slot, bytes key):
-        assert len(key) == self.table.key_size and 0 < slot <= self.slots
+        assert <size_t>len(key) == self.table.key_size and 0 < slot <= self.slots
         memcpy(self.keys + slot * self.table.key_stride, PyBytes_AS_STRING(key), self.table.key_size)
         table_insert(&self.table, hash, slot)
 
     def find(self, uint64_t hash, bytes key):
-        assert len(key) == self.table.key_size
+        assert <size_t>len(key) == self.table.key_size
         return table_find(&self.table, hash, key)
 
     def erase(self, uint64_t hash, slot_t slot):

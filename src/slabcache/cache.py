@@ -48,7 +48,8 @@ class SlabCache(CacheCore):
     Thread safety: every method may be called from any thread and is atomic, a batch as a whole; on
     free-threaded builds too. After `fork()` the child has a copy of its own.
 
-    >>> cache = SlabCache(2, key=[("user", "u8"), ("channel", "u8")], value=[("seen", "u8"), ("mentions", "u4")])
+    >>> key = [("user", "u8"), ("channel", "u8")]
+    >>> cache = SlabCache(2, key=key, value=[("seen", "u8"), ("mentions", "u4")])
     >>> cache[42, 7] = (1001, 0)
     >>> cache.increment((42, 7), "mentions")
     1
@@ -142,12 +143,10 @@ class SlabCache(CacheCore):
         Stops at the first item that raises; the items before it stay.
         """
         if isinstance(other, Mapping):
-            pairs = other.items()
+            other = other.items()
         elif hasattr(other, "keys"):
-            pairs = ((key, other[key]) for key in other.keys())
-        else:
-            pairs = other
-        for key, value in pairs:
+            other = ((key, other[key]) for key in other.keys())  # noqa: SIM118 - not a Mapping
+        for key, value in other:
             self[key] = value
 
     def __eq__(self, other: object) -> bool:
@@ -192,7 +191,7 @@ class SlabCache(CacheCore):
         >>> cache.copy() == cache
         True
         """
-        return self.__reduce__()[0](*self.__reduce__()[1])
+        return type(self)._from_rows(self.key_dtype, self.value_dtype, self.capacity, *self.snapshot())
 
     def __copy__(self) -> SlabCache:
         return self.copy()

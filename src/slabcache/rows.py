@@ -29,9 +29,8 @@ def as_rows(schema: Schema, source: object) -> Array:
     A zero-dimensional array is one row. Whatever is no array is taken item by item, as the scalar call
     takes it.
     """
-    if not isinstance(source, (np.ndarray, np.generic)):
-        if not _is_array_like(source):
-            return schema.encode_rows(_items(schema, source))
+    if not isinstance(source, (np.ndarray, np.generic)) and not _is_array_like(source):
+        return schema.encode_rows(_items(schema, source))
     rows = np.asarray(source)
     if schema.packed.names is None:
         rows = _plain_rows(schema, rows)
@@ -88,7 +87,9 @@ def as_deltas(schema: Schema, position: int, by: object, count: int) -> Array:
     elif source.dtype.kind == "u":
         deltas["magnitude"] = source
     else:
-        raise TypeError(f"by: an array of {source.dtype} is not one of integers, as {schema.label(position)} is")
+        raise TypeError(
+            f"by: an array of {source.dtype} is not one of integers, as {schema.label(position)} is"
+        )
     return _matching(deltas, count)
 
 
@@ -124,10 +125,12 @@ def _plain_rows(schema: Schema, source: Array) -> Array:
 
 def _subarray_rows(schema: Schema, source: Array) -> Array:
     """Rows of a value that is itself a subarray: (n, *shape) becomes n records of one field."""
-    base, shape = schema.packed["value"].subdtype  # type: ignore[misc]
+    base, shape = schema.dtypes[0].subdtype  # type: ignore[misc]
     outer = source.shape[: source.ndim - len(shape)]
     if source.shape != outer + shape:
-        raise ValueError(f"{schema.role}s must have shape (n, {', '.join(map(str, shape))}), not {source.shape}")
+        raise ValueError(
+            f"{schema.role}s must have shape (n, {', '.join(map(str, shape))}), not {source.shape}"
+        )
     rows = np.empty(outer, schema.packed)
     rows["value"] = convert(source, base, schema.role)
     return rows
@@ -144,20 +147,21 @@ def _matrix_rows(schema: Schema, source: Array) -> Array:
     if source.dtype == field and source.strides[1] == field.itemsize:
         return source.view(schema.packed)[:, 0]
     rows = np.empty(len(source), schema.packed)
-    for position, name in enumerate(schema.packed.names):
+    for position, name in enumerate(schema.names or ()):
         _fill(schema, rows[name], source[:, position], position)
     return rows
 
 
 def _structured_rows(schema: Schema, source: Array) -> Array:
     """Rows of another structured dtype, field by field in order of position, as numpy casts them."""
-    theirs: tuple[str, ...] = source.dtype.names  # type: ignore[assignment]
-    ours: tuple[str, ...] = schema.packed.names
+    theirs, ours = source.dtype.names or (), schema.names or ()
     if len(theirs) != len(ours):
         raise TypeError(f"{schema.role}s: the fields {theirs} are not the fields {ours}")
     for position, name in enumerate(theirs):
         if name != ours[position] and name in ours:
-            raise TypeError(f"{schema.role}s: the fields {theirs} are in another order than {ours}; reorder them")
+            raise TypeError(
+                f"{schema.role}s: the fields {theirs} are in another order than {ours}; reorder them"
+            )
     rows = np.empty(source.shape, schema.packed)
     for position, name in enumerate(theirs):
         _fill(schema, rows[ours[position]], source[name], position)

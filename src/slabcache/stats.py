@@ -10,8 +10,13 @@ __all__ = ["Stats"]
 class Stats(NamedTuple):
     """Counts since construction or `reset_stats()`, and the size of the cache.
 
-    >>> Stats(hits=3, misses=1, insertions=1, updates=0, deletions=0, evictions=0, size=1, capacity=8).hit_ratio
-    0.75
+    >>> from slabcache import SlabCache
+    >>> cache = SlabCache(8, key="u8", value="u8")
+    >>> cache[1] = 10
+    >>> cache.get(1), cache.get(2)
+    (10, None)
+    >>> cache.stats()
+    Stats(hits=1, misses=1, insertions=1, updates=0, deletions=0, evictions=0, size=1, capacity=8)
     """
 
     hits: int  # look-ups that found their key

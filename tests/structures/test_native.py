@@ -7,7 +7,6 @@ import struct
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from slabcache._structures import add, hash_of, match_tags, multiply
 
 words = st.integers(0, 2**64 - 1)
@@ -62,7 +61,11 @@ def test_add_to_integers(data: st.DataObject) -> None:
     near = st.one_of(st.integers(low, high), st.sampled_from([low, low + 1, 0, high - 1, high]))
     number = data.draw(near)
     by = data.draw(
-        st.one_of(near.map(lambda target: target - number), st.integers(1 - 2**64, 2**64 - 1), st.just(high - number + 1))
+        st.one_of(
+            near.map(lambda target: target - number),
+            st.integers(1 - 2**64, 2**64 - 1),
+            st.just(high - number + 1),
+        )
     )
     code = "<" + FORMATS[kind, size]
     result = add(kind, struct.pack(code, number), magnitude=abs(by), negative=by < 0)

@@ -7,7 +7,6 @@ from collections import OrderedDict
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from slabcache._structures import Slab
 
 keys = st.integers(0, 40)
