@@ -8,11 +8,11 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug test-release lint types coverage sanitize package clean
+.PHONY: help demo test compare test-debug test-release lint types coverage sanitize package clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
@@ -29,6 +29,10 @@ test-debug: $(VENV)/.debug $(VENV)/.test
 
 test-release: $(VENV)/.release $(VENV)/.test
 	$(BIN)/python -m pytest --ignore=tests/structures $(PYTEST_ARGS)
+
+# The table of the README: slabcache beside what one would use instead.
+compare: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench.compare
 
 # ---- what contributors and CI run as well ---------------------------------------------------------
 
@@ -72,6 +76,10 @@ $(VENV)/.debug: $(VENV)/.base $(SOURCES)
 # The dependencies of one extra each; the package itself is installed above.
 $(VENV)/.demo: $(VENV)/.release
 	$(PIP) $$($(BIN)/python tools/extra.py demo)
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.base
+	$(PIP) $$($(BIN)/python tools/extra.py bench)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base

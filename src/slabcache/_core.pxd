@@ -16,13 +16,16 @@ cdef enum look_up_t:
     LOOK_UP_POP                 # deletes the entry
 
 
-cdef class CacheCore:
+cdef class Typed:
+    cdef readonly Schema _key_schema
+    cdef readonly Schema _value_schema
+
+
+cdef class CacheCore(Typed):
     cdef slab_t slab            # the arena; owned; header is NULL until __init__ has run
     cdef lock_t lock            # owns the arena and `base`
     cdef seed_t seed            # of the arena and of those that resize puts in its place
     cdef counters_t base        # counters at the last reset_stats
-    cdef readonly Schema _key_schema
-    cdef readonly Schema _value_schema
     cdef readonly object on_evict
     cdef object __weakref__
 
@@ -46,3 +49,4 @@ cdef class SlabIterator:
     cdef slot_t slot            # to yield next; NIL at the end
     cdef uint64_t left          # entries not yet yielded
     cdef bint backward, with_key, with_value
+    cdef bint exhausted         # it has said so; changes are no error from then on

@@ -14,11 +14,14 @@ _Bools = npt.NDArray[np.bool_]
 _Rows = npt.ArrayLike | Iterable[Any]
 
 @disjoint_base
-class CacheCore:
-    on_evict: Callable[[_Array, _Array], object] | None
-    _key_schema: Schema
-    _value_schema: Schema
+class Typed:
+    @property
+    def _key_schema(self) -> Schema: ...
+    @property
+    def _value_schema(self) -> Schema: ...
 
+@disjoint_base
+class CacheCore(Typed):
     def __init__(
         self,
         capacity: int,
@@ -54,6 +57,8 @@ class CacheCore:
     def reset_stats(self) -> None: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def on_evict(self) -> Callable[[_Array, _Array], object] | None: ...
     def _stats(self) -> tuple[int, int, int, int, int, int, int, int]: ...
     def _check(self) -> None: ...
     def _iterate(self, *, backward: bool, with_key: bool, with_value: bool) -> Iterator[Any]: ...

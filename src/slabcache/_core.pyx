@@ -149,13 +149,21 @@ cdef header_t *new_arena(uint64_t capacity, Schema key, Schema value, seed_t *se
     return header
 
 
-@cython.no_gc_clear             # methods rely on the schemas for as long as the object can be reached
-cdef class CacheCore:
+@cython.no_gc_clear
+cdef class Typed:
+    """What keys and values are. Methods rely on it for as long as the object can be reached, so the
+    collector, when it breaks a cycle through `on_evict`, must leave it alone.
+    """
+
+    def __cinit__(self):
+        self._key_schema = self._value_schema = Schema.__new__(Schema)
+
+
+cdef class CacheCore(Typed):
     """The typed LRU cache below `SlabCache`: everything that touches the arena."""
 
     def __cinit__(self):
         lock_init(&self.lock)
-        self._key_schema = self._value_schema = Schema.__new__(Schema)
 
     def __init__(self, capacity, key, value, on_evict):
         cdef uint64_t entries = checked_capacity(capacity)
@@ -786,6 +794,8 @@ cdef class CacheCore:
                 f"{schema.label(position)}: the increment of row {done} would wrap; "
                 "the rows before it are done"
             )
+        # In the byte order that the user's dtype has.
+        results = results.astype(schema.dtype[field] if schema.is_record else schema.dtype, copy=False)
         if rows is not keys and is_single(keys):
             return results.reshape(()), found.reshape(())
         return results, found
@@ -800,7 +810,7 @@ cdef class CacheCore:
         return size
 
     def clear(self):
-        """Delete all entries; the memory stays. O(capacity / 12), without the GIL.
+        """Delete all entries; the memory stays. O(size), without the GIL.
 
         >>> from slabcache import SlabCache
         >>> cache = SlabCache(10, key="u8", value="i4")
@@ -986,6 +996,8 @@ cdef class SlabIterator:
         cdef char *data = scratch_data(large, small)
         cdef slot_t slot
         cdef bint valid
+        if self.exhausted:
+            raise StopIteration
         lock_acquire(&cache.lock)
         valid = self.version == cache.slab.header.version
         slot = self.slot
@@ -996,10 +1008,11 @@ cdef class SlabIterator:
             link = lru_link(&cache.slab.lru, slot)
             self.slot = link.next if self.backward else link.prev
         lock_release(&cache.lock)
-        if slot == NIL:
-            raise StopIteration
         if not valid:
             raise RuntimeError("the cache changed during iteration; iterate over snapshot() instead")
+        if slot == NIL:
+            self.exhausted = True
+            raise StopIteration
         if not self.with_value:
             return keys.decode(key_bytes)
         if not self.with_key:

@@ -4,6 +4,8 @@ from libc.math cimport isfinite
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from slabcache._native cimport native_from_half, native_to_half
+
 
 cdef enum kind_t:               # what the bytes of a field are
     KIND_SIGNED                 # 1, 2, 4 or 8 bytes
@@ -67,33 +69,55 @@ cdef inline uint64_t field_limit(uint32_t size) noexcept nogil:
     return <uint64_t>-1 >> (64 - 8 * size)
 
 
+cdef inline double float_load(const char *source, uint32_t size) noexcept nogil:
+    """The floating-point number of 2, 4 or 8 bytes at `source`."""
+    cdef double real
+    cdef float single
+    cdef uint16_t half
+    if size == 8:
+        memcpy(&real, source, 8)
+        return real
+    if size == 4:
+        memcpy(&single, source, 4)
+        return single
+    memcpy(&half, source, 2)
+    return native_from_half(half)
+
+
+cdef inline void float_store(char *target, uint32_t size, double real) noexcept nogil:
+    """Store `real`, rounded to `size` bytes."""
+    cdef float single
+    cdef uint16_t half
+    if size == 8:
+        memcpy(target, &real, 8)
+    elif size == 4:
+        single = <float>real
+        memcpy(target, &single, 4)
+    else:
+        half = native_to_half(real)
+        memcpy(target, &half, 2)
+
+
+cdef inline bint float_add(uint32_t size, char *target, double delta) noexcept nogil:
+    """Add in place; False, and nothing changed, when two finite numbers become infinite."""
+    cdef char result[8]
+    cdef double real = float_load(target, size)
+    float_store(result, size, real + delta)
+    if isfinite(real) and isfinite(delta) and not isfinite(float_load(result, size)):
+        return False
+    memcpy(target, result, size)
+    return True
+
+
 cdef inline bint field_add(const field_t *field, char *target, const delta_t *delta) noexcept nogil:
     """Add `delta` to the number at `target`; False, and nothing changed, when it would wrap.
 
     A signed number is shifted by half of its range (its top bit flipped), so that both kinds are the same
-    unsigned sum within 0 and `limit`. The field is SIGNED, UNSIGNED, or FLOAT of 4 or 8 bytes.
+    unsigned sum within 0 and `limit`. The field is SIGNED, UNSIGNED, or FLOAT.
     """
     cdef uint64_t number, limit, shift
-    cdef double real
-    cdef float single
     if field.kind == KIND_FLOAT:
-        if field.size == 8:
-            memcpy(&real, target, 8)
-        else:
-            memcpy(&single, target, 4)
-            real = single
-        if not isfinite(real) or not isfinite(delta.real):
-            real += delta.real
-        else:
-            real += delta.real
-            if not isfinite(real) or (field.size == 4 and not isfinite(<float>real)):
-                return False
-        if field.size == 8:
-            memcpy(target, &real, 8)
-        else:
-            single = <float>real
-            memcpy(target, &single, 4)
-        return True
+        return float_add(field.size, target, delta.real)
     limit = field_limit(field.size)
     shift = limit / 2 + 1 if field.kind == KIND_SIGNED else 0
     number = field_load(target, field.size) ^ shift

@@ -6,6 +6,7 @@
 #ifndef SLABCACHE_NATIVE_H
 #define SLABCACHE_NATIVE_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -116,6 +117,37 @@ static inline uint32_t native_first_bit(uint32_t bits)
         index++;
     return index;
 #endif
+}
+
+/* ---- half precision -------------------------------------------------------------------------- */
+
+static inline double native_from_half(uint16_t half)
+{
+    int exponent = half >> 10 & 31;
+    double magnitude = half & 1023;
+    if (exponent == 31)
+        magnitude = magnitude ? NAN : INFINITY;
+    else if (exponent)
+        magnitude = ldexp(magnitude + 1024, exponent - 25);
+    else
+        magnitude = ldexp(magnitude, -24);
+    return half >> 15 ? -magnitude : magnitude;
+}
+
+static inline uint16_t native_to_half(double number)
+/* Rounded once, to nearest, ties to even; infinite from 65520 on. */
+{
+    uint16_t sign = signbit(number) ? 0x8000 : 0;
+    int exponent;
+    if (isnan(number))
+        return sign | 0x7E00;
+    number = fabs(number);
+    if (number >= 65520)
+        return sign | 0x7C00;
+    if (number < ldexp(1, -14)) /* subnormal: a multiple of 2**-24; 1024 of them carry into the exponent */
+        return sign | (uint16_t)nearbyint(ldexp(number, 24));
+    (void)frexp(number, &exponent); /* 2**(exponent-1) <= number; a mantissa of 2048 carries likewise */
+    return sign | (uint16_t)(((exponent + 13) << 10) + (int)nearbyint(ldexp(number, 11 - exponent)));
 }
 
 /* ---- memory from the system ------------------------------------------------------------------ */

@@ -1,6 +1,6 @@
 """Declarations of `_native.h`."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "_native.h" nogil:
@@ -11,6 +11,8 @@ cdef extern from "_native.h" nogil:
     uint64_t native_multiply_high(uint64_t a, uint64_t b)
     uint32_t native_match_tags(const uint8_t *tags, uint8_t tag)
     uint32_t native_first_bit(uint32_t bits)
+    double native_from_half(uint16_t half)
+    uint16_t native_to_half(double number)
     size_t native_page_size()
     void *native_map(size_t size)
     void native_unmap(void *memory, size_t size)

@@ -9,6 +9,7 @@ from cpython.bool cimport PyBool_Check
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject_GenericGetAttr
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport (
@@ -340,11 +341,10 @@ cdef class Schema:
         field = &self.fields[position]
         if field.kind == KIND_SIGNED or field.kind == KIND_UNSIGNED:
             return position
-        if field.kind == KIND_FLOAT and field.size > 2:
+        if field.kind == KIND_FLOAT:
             return position
         raise TypeError(
-            f"{self.label(position)}: {self.dtypes[position]} cannot be incremented; "
-            "integers, f4 and f8 can"
+            f"{self.label(position)}: {self.dtypes[position]} cannot be incremented; integers and floats can"
         )
 
     cdef int encode_delta(self, Py_ssize_t position, object by, delta_t *delta) except -1:
@@ -451,7 +451,7 @@ cdef class Record:
             return record_field(self, schema.positions[index])
         if isinstance(index, slice):
             return schema.decode_tuple(self.data)[index]
-        position = as_index(index)
+        position = PyNumber_AsSsize_t(index, IndexError)
         if position < 0:
             position += schema.count
         if not 0 <= position < schema.count:

@@ -197,10 +197,19 @@ cdef inline void slab_put(
 # ---- all entries ---------------------------------------------------------------------------------
 
 cdef inline void slab_clear(slab_t *slab) noexcept nogil:
-    """Delete all entries. O(capacity / 12)."""
-    if slab.header.size == 0:
+    """Delete all entries. O(size), and never more than one pass over the table.
+
+    Few entries are erased one by one: clearing would touch pages of the table that were never used.
+    """
+    cdef slot_t slot = lru_least_recent(&slab.lru)
+    if slot == NIL:
         return
-    table_clear(&slab.table)
+    if slab.header.size < slab.table.bucket_count / 4:
+        while slot != NIL:
+            table_erase(&slab.table, slab_hash(slab, slab_key(slab, slot)), slot)
+            slot = lru_link(&slab.lru, slot).prev
+    else:
+        table_clear(&slab.table)
     lru_link(&slab.lru, NIL).prev = lru_link(&slab.lru, NIL).next = NIL
     slab.header.counters.deletions += slab.header.size
     slab.header.size = 0

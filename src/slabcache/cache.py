@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from typing import Any
 
 import numpy as np
@@ -142,11 +151,12 @@ class SlabCache(CacheCore):
 
         Stops at the first item that raises; the items before it stay.
         """
+        pairs: Iterable[Any] = other
         if isinstance(other, Mapping):
-            other = other.items()
+            pairs = other.items()
         elif hasattr(other, "keys"):
-            other = ((key, other[key]) for key in other.keys())  # noqa: SIM118 - not a Mapping
-        for key, value in other:
+            pairs = ((key, other[key]) for key in other.keys())  # noqa: SIM118 - not a Mapping
+        for key, value in pairs:
             self[key] = value
 
     def __eq__(self, other: object) -> bool:

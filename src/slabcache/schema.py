@@ -165,16 +165,18 @@ def encode_numpy(dtype: np.dtype[Any], item: object, label: str) -> bytes:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         array = np.asarray(item)
+        if array.dtype.kind in "OU":
+            raise TypeError(f"{label}: {type(item).__name__} is not an array of {base}")
         if array.shape != shape:
             raise ValueError(f"{label}: shape {array.shape} is not {shape}")
+        if base.kind == "f" and not isinstance(item, (np.ndarray, np.generic)):
+            return _floats(array, base, label).tobytes()
         return convert(array, base, label).tobytes()
     if not isinstance(item, _TIME_TYPES[dtype.kind]):
         raise TypeError(f"{label}: {type(item).__name__} is not a {dtype}")
-    array = np.asarray(item, dtype=f"{dtype.kind}8")
-    exact = array.astype(dtype)
-    if np.isnat(array) != np.isnat(exact) or (not np.isnat(array) and array != exact):
-        raise ValueError(f"{label}: {item} has no exact value in the unit of {dtype}")
-    return exact.tobytes()
+    if not isinstance(item, np.generic):
+        item = np.datetime64(item) if dtype.kind == "M" else np.timedelta64(item)  # type: ignore[call-overload]
+    return _exact_times(np.asarray(item), dtype, label).tobytes()
 
 
 def decode_numpy(dtype: np.dtype[Any], packed: bytes) -> Any:
@@ -193,6 +195,8 @@ def convert(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np
     ------
     OverflowError
         An integer is out of range.
+    ValueError
+        A time is out of the range of the field's unit.
     TypeError
         The cast is not safe.
     """
@@ -209,5 +213,25 @@ def convert(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np
                     )
         return array.astype(dtype)
     if source.kind in _TAKEN_FROM.get(dtype.kind, "") and np.can_cast(source, dtype, "safe"):
-        return array.astype(dtype)
+        return _exact_times(array, dtype, label) if dtype.kind in "Mm" else array.astype(dtype)
     raise TypeError(f"{label}: an array of {source} cannot be taken as {dtype} without loss")
+
+
+def _floats(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np.ndarray[Any, Any]:
+    """Python numbers as floats, rounded as a float field rounds one."""
+    if array.dtype.kind not in "iuf":
+        return convert(array, dtype, label)
+    with np.errstate(over="ignore"):
+        floats = array.astype(dtype)
+    if np.any(np.isinf(floats) & np.isfinite(array)):
+        raise OverflowError(f"{label}: {array} is out of range for {dtype}")
+    return floats
+
+
+def _exact_times(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np.ndarray[Any, Any]:
+    """Times in the unit of `dtype`; numpy's own cast rounds, and wraps, in silence."""
+    times = array.astype(dtype)
+    back = times.astype(array.dtype)
+    if not np.array_equal(back.astype("i8"), array.astype("i8")):
+        raise ValueError(f"{label}: {array} has no exact value in {dtype}")
+    return times
