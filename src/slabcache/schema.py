@@ -229,9 +229,13 @@ def _floats(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np
 
 
 def _exact_times(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np.ndarray[Any, Any]:
-    """Times in the unit of `dtype`; numpy's own cast rounds, and wraps, in silence."""
-    times = array.astype(dtype)
-    back = times.astype(array.dtype)
-    if not np.array_equal(back.astype("i8"), array.astype("i8")):
+    """Times in the unit of `dtype`. numpy's own cast rounds in silence; out of range it wraps in silence up
+    to version 2.4 and raises from 2.5 on."""
+    try:
+        times = array.astype(dtype)
+        exact = np.array_equal(times.astype(array.dtype).astype("i8"), array.astype("i8"))
+    except OverflowError:
+        exact = False
+    if not exact:
         raise ValueError(f"{label}: {array} has no exact value in {dtype}")
     return times

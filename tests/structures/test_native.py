@@ -64,7 +64,7 @@ def test_add_to_integers(data: st.DataObject) -> None:
         st.one_of(
             near.map(lambda target: target - number),
             st.integers(1 - 2**64, 2**64 - 1),
-            st.just(high - number + 1),
+            st.just(min(high - number + 1, 2**64 - 1)),
         )
     )
     code = "<" + FORMATS[kind, size]
@@ -97,3 +97,24 @@ def test_add_to_singles(number: float, by: float) -> None:
     else:
         assert result is not None
         np.testing.assert_equal(np.float32(struct.unpack("<f", result)[0]), expected)
+
+
+@given(st.floats(width=16), st.floats())
+def test_add_to_halves(number: float, by: float) -> None:
+    result = add("f", np.float16(number).tobytes(), real=by)
+    with np.errstate(over="ignore"):
+        expected = np.float16(number + by)
+    if np.isfinite(number) and np.isfinite(by) and not np.isfinite(expected):
+        assert result is None
+    else:
+        assert result is not None
+        np.testing.assert_equal(np.frombuffer(result, np.float16)[0], expected)
+
+
+def test_every_half() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    for half in halves[np.isfinite(halves)]:
+        assert add("f", half.tobytes(), real=0.0) == np.float16(half + np.float16(0)).tobytes()
+        between = float(half) * (1 + 2**-11)  # half-way to the next one: ties go to even
+        if 0 < abs(between) < 65520:
+            assert add("f", b"\0\0", real=between) == np.float16(between).tobytes()

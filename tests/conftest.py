@@ -1,0 +1,20 @@
+"""Hypothesis profiles, chosen by --hypothesis-profile: `quick` (the default), `ci`, `thorough`.
+
+No profile has a deadline: a test of this suite never fails because the machine is slow.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+settings.register_profile("quick", max_examples=60, deadline=None, suppress_health_check=SLOW_IS_FINE)
+settings.register_profile("ci", settings.get_profile("quick"), max_examples=200)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=3000)
+settings.load_profile("quick")
+
+# A platform without fork has nothing to test there.
+collect_ignore = [] if hasattr(os, "fork") else ["test_fork.py"]

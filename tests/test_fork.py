@@ -1,0 +1,245 @@
+"""fork: the child has its own working copy, whatever the parent's threads were doing.
+
+Children are watched by an alarm of their own: one that hangs is killed by it and so fails the test.
+That is a guard against waiting for ever, not a limit on how long the work may take.
+"""
+
+from __future__ import annotations
+
+from scripts import run
+
+PREAMBLE = """
+    import os, signal, sys, threading, warnings
+    import numpy as np
+    from slabcache import SlabCache
+
+    warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+
+    def child(work):
+        pid = os.fork()
+        if pid:
+            return pid
+        signal.alarm(60)
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def wait(pid):
+        _, status = os.waitpid(pid, 0)
+        if status:
+            print("a child ended with", status, flush=True)
+            os._exit(1)  # whatever the threads are doing
+"""
+
+COPY = """
+    told = []
+    cache = SlabCache(1000, [("a", "u4"), ("b", "u4")], [("n", "i8")],
+                      on_evict=lambda keys, values: told.extend(keys.tolist()))
+    for at in range(1000):
+        cache[at, at] = (at,)
+    iterator = iter(cache)
+    next(iterator)
+
+    def work():
+        cache._check()
+        assert len(cache) == 1000
+        assert next(iterator) == (1, 1)
+        assert cache[5, 5] == (5,)
+        cache[5, 5] = (-5,)
+        cache.increment((6, 6), "n", 100)
+        cache[7777, 1] = (1,)
+        assert told == [(0, 0)]
+        keys = np.arange(4000).reshape(2000, 2)
+        assert cache.put_many(keys, np.zeros(2000, cache.value_dtype)) >= 1000
+        cache.resize(10)
+        cache._check()
+        cache.clear()
+        os.waitpid(child(lambda: (cache._check(), cache.put_many([(1, 1)], [(1,)]))), 0)
+
+    pid = child(work)
+    for at in range(1000, 1500):
+        cache[at, at] = (at,)
+    wait(pid)
+    cache._check()
+    assert list(cache) == [(at, at) for at in range(500, 1500)]
+    assert cache.peek((600, 600)) == (600,)
+    assert cache.stats()[2:6] == (1500, 0, 0, 500)
+    print("done")
+"""
+
+
+def test_parent_and_child_go_their_own_ways() -> None:
+    assert run(PREAMBLE + COPY) == "done\n"
+
+
+BUSY = """
+    SIZE, FORKS = 100_000, 40
+    cache = SlabCache(SIZE, "u8", "u8")
+    keys = np.random.default_rng(0).permutation(SIZE).astype("u8")
+    cache.put_many(keys, np.zeros(SIZE, "u8"))
+    stop = threading.Event()
+    generation = 0
+
+    def stamp():
+        global generation
+        while not stop.is_set():
+            generation += 1
+            cache.put_many(keys, np.full(SIZE, generation, "u8"))
+
+    def churn():
+        while not stop.is_set():
+            cache.get_many(keys[: SIZE // 2])
+            cache.increment_many(keys, by=0)
+            cache.touch(5)
+
+    threads = [threading.Thread(target=work) for work in (stamp, churn)]
+    for thread in threads:
+        thread.start()
+
+    def work():
+        cache._check()
+        values, found = cache.get_many(keys)
+        assert found.all() and (values == values[0]).all(), "half a batch"
+        cache[SIZE + 5] = 1
+        assert cache.put_many(keys + SIZE, keys) >= SIZE - 1
+        # A child may start threads of its own.
+        thread = threading.Thread(target=lambda: cache.get_many(keys))
+        thread.start()
+        thread.join()
+        cache.snapshot()
+        cache._check()
+
+    for _ in range(FORKS):
+        wait(child(work))
+        cache.get(3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    cache._check()
+    print("done")
+"""
+
+
+def test_fork_in_the_middle_of_large_batches() -> None:
+    assert run(PREAMBLE + BUSY) == "done\n"
+
+
+MANY_CACHES = """
+    caches = [SlabCache(20_000, "u4", "u8") for _ in range(8)]
+    keys = np.arange(20_000)
+    stop = threading.Event()
+
+    def work(mine):
+        while not stop.is_set():
+            for cache in mine:
+                cache.put_many(keys, keys)
+            SlabCache(10, "u4", "u4")[1] = 1  # caches come and go while others fork
+            mine[0].copy()
+
+    threads = [threading.Thread(target=work, args=(caches[at::3],)) for at in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def use():
+        for cache in caches:
+            cache._check()
+            cache[5] = 6
+            assert cache[5] == 6
+            cache.get_many(keys)
+        SlabCache(5, "u4", "u4")[1] = 2
+
+    # Several children live at once, and one thread forks beside another.
+    def forking():
+        for _ in range(5):
+            pids = [child(use) for _ in range(2)]
+            for pid in pids:
+                wait(pid)
+
+    forkers = [threading.Thread(target=forking) for _ in range(2)]
+    for thread in forkers:
+        thread.start()
+    for thread in forkers:
+        thread.join()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for cache in caches:
+        cache._check()
+    print("done")
+"""
+
+
+def test_fork_with_many_caches_busy() -> None:
+    assert run(PREAMBLE + MANY_CACHES) == "done\n"
+
+
+WITHIN = """
+    # A fork from within the callback, where the cache's operation is over but its caller is not.
+    depth = 0
+
+    def work():
+        cache._check()
+        cache.put_many(range(1, 4), range(3))  # evicts: the grandchildren end here
+        cache._check()
+
+    def on_evict(keys, values):
+        global depth
+        depth += 1
+        if depth < 3:
+            wait(child(work))
+        depth -= 1
+
+    cache = SlabCache(2, "u4", "u4", on_evict=on_evict)
+    cache.put_many([0, 1], [0, 0])
+    cache.put_many([7, 8], [0, 0])
+    cache._check()
+    print("done")
+"""
+
+
+def test_fork_within_a_callback() -> None:
+    assert run(PREAMBLE + WITHIN) == "done\n"
+
+
+SHARED = """
+    # Reading in a child never unshares a page: its private memory hardly grows.
+    def private():
+        with open("/proc/self/smaps_rollup") as file:
+            fields = dict(line.split()[:2] for line in file if line.startswith("Private"))
+        return 1024 * int(fields["Private_Dirty:"])
+
+    cache = SlabCache(1_000_000, "u8", "V40")
+    keys = np.arange(1_000_000)
+    cache.put_many(keys, np.zeros(1_000_000, "V40"))
+    out = np.zeros(1_000_000, "V40")
+    cache.peek_many(keys, out=out)
+    expected = cache.nbytes / 5
+
+    def read():
+        before = private()
+        for start in range(0, 1_000_000, 10_000):
+            cache.peek_many(keys[start : start + 10_000])
+            cache.contains_many(keys[start : start + 10_000])
+            assert cache.peek(start) is not None
+        assert private() - before < expected, (private(), before)
+
+    def write():
+        before = private()
+        cache.get_many(keys[::-1])  # moves each entry: this must be seen, or the measure is blind
+        assert private() - before > expected, (private(), before)
+
+    wait(child(read))
+    wait(child(write))
+    print("done")
+"""
+
+
+def test_reading_shares_the_parents_pages() -> None:
+    assert run(PREAMBLE + SHARED) == "done\n"

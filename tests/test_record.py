@@ -1,0 +1,220 @@
+"""Record: an immutable, untracked snapshot of one structured value."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model import canon
+from slabcache import Record, SlabCache
+from strategies import VALUE_DTYPES, values_of
+
+STATE = [("last_message_id", "u8"), ("mention_count", "u4"), ("ratio", "f8")]
+STRUCTURED = sorted(name for name in VALUE_DTYPES if np.dtype(VALUE_DTYPES[name]).names)
+
+
+def record(row: Any = (1001, 3, 0.5), spec: Any = STATE) -> Any:
+    cache = SlabCache(1, "u4", spec)
+    cache[1] = row
+    return cache[1]
+
+
+def test_access() -> None:
+    state = record()
+    assert isinstance(state, Record)
+    assert (state.last_message_id, state.mention_count, state.ratio) == (1001, 3, 0.5)
+    assert [state["last_message_id"], state["mention_count"], state["ratio"]] == [1001, 3, 0.5]
+    assert [state[0], state[1], state[2]] == [1001, 3, 0.5]
+    assert [state[-1], state[-3]] == [0.5, 1001]
+    assert state[np.int64(1)] == 3
+    first, second, third = state
+    assert (first, second, third) == (1001, 3, 0.5)
+    assert list(state) == [1001, 3, 0.5]
+    assert len(state) == 3
+    assert state._fields == ("last_message_id", "mention_count", "ratio")
+    assert state._asdict() == {"last_message_id": 1001, "mention_count": 3, "ratio": 0.5}
+    assert list(state._asdict()) == list(state._fields)
+    assert 1001 in list(state)
+    assert dict(state._asdict()) is not state._asdict()
+
+
+def test_what_is_not_there() -> None:
+    state = record()
+    with pytest.raises(KeyError):
+        state["nope"]
+    with pytest.raises(AttributeError, match="nope"):
+        _ = state.nope
+    for index in (3, -4, 2**70):
+        with pytest.raises(IndexError):
+            state[index]
+    for index in (1.0, None, b"ratio", (0,)):
+        with pytest.raises(TypeError):
+            state[index]
+    assert getattr(state, "nope", 5) == 5
+    assert not hasattr(state, "nope")
+
+
+def test_immutable() -> None:
+    state = record()
+    with pytest.raises((AttributeError, TypeError)):
+        state.ratio = 1.0
+    with pytest.raises((AttributeError, TypeError)):
+        state.fresh = 1
+    with pytest.raises((AttributeError, TypeError)):
+        del state.ratio
+    with pytest.raises(TypeError):
+        state["ratio"] = 1.0
+    with pytest.raises(TypeError):
+        state[0] = 1
+    with pytest.raises(TypeError):
+        del state[0]
+    assert tuple(state) == (1001, 3, 0.5)
+
+
+def test_it_is_a_copy() -> None:
+    cache = SlabCache(1, "u4", STATE)
+    cache[1] = (1, 2, 3.0)
+    before = cache[1]
+    cache.increment(1, "mention_count", 5)
+    cache.update_fields(1, last_message_id=9)
+    assert before == (1, 2, 3.0)
+    cache[2] = (7, 7, 7.0)  # takes the slot
+    assert before == (1, 2, 3.0)
+    cache.clear()
+    del cache
+    gc.collect()
+    assert before == (1, 2, 3.0)
+
+
+def test_equality_and_hash() -> None:
+    state = record()
+    assert state == record()
+    assert state == (1001, 3, 0.5)
+    row = (1001, 3, 0.5)
+    assert row == state
+    assert (state != record()) is False
+    assert (state != (1001, 3, 0.5)) is False
+    for other in ((1001, 3, 0.25), (1001, 3), (1001, 3, 0.5, 1), (), None, 1001, "state"):
+        assert state != other
+        assert (state == other) is False
+    assert state != record((1001, 4, 0.5))
+    assert hash(state) == hash(record()) == hash((1001, 3, 0.5))
+    assert len({state, record(), (1001, 3, 0.5), record((1, 1, 1.0))}) == 2
+    with pytest.raises(TypeError):
+        _ = state < record()
+
+
+def test_equality_goes_by_value_not_by_bytes() -> None:
+    zeros = record((0.0,), [("x", "f8")])
+    assert zeros == record((-0.0,), [("x", "f8")]) == (0.0,)
+    assert hash(zeros) == hash(record((-0.0,), [("x", "f8")]))
+    assert record((5,), [("x", "u1")]) == record((5,), [("x", ">i8")])
+    nan = record((float("nan"),), [("x", "f8")])
+    assert nan != record((float("nan"),), [("x", "f8")])
+    assert nan != (1.0,)
+
+
+def test_equality_with_subarrays_is_a_bool() -> None:
+    spec = [("n", "u1"), ("grid", "u2", (2,))]
+    one = record((1, [2, 3]), spec)
+    assert (one == record((1, [2, 3]), spec)) is True
+    assert (one == record((1, [2, 4]), spec)) is False
+    assert (one != record((1, [2, 4]), spec)) is True
+
+
+def test_repr() -> None:
+    text = repr(record())
+    for part in ("last_message_id=1001", "mention_count=3", "ratio=0.5"):
+        assert part in text
+    assert text.startswith("Record(")
+    assert str(record()) == text
+
+
+def test_names_that_collide_with_the_class() -> None:
+    """`record["name"]` reaches every field, whatever it is called."""
+    spec = [("_fields", "u1"), ("_asdict", "u1"), ("a b", "u1"), ("__len__", "u1"), ("class", "u1")]
+    row = record((1, 2, 3, 4, 5), spec)
+    assert [row[name] for name, _ in spec] == [1, 2, 3, 4, 5]
+    assert len(row) == 5
+    assert list(row) == [1, 2, 3, 4, 5]
+    assert "3" in repr(row)
+    assert pickle.loads(pickle.dumps(row)) == row
+
+
+def test_field_names_in_unicode() -> None:
+    row = record((7,), [("größe", "u1")])
+    assert row.größe == row["größe"] == 7
+    assert "größe" in repr(row)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickling(protocol: int) -> None:
+    state = record()
+    loaded = pickle.loads(pickle.dumps(state, protocol))
+    assert type(loaded) is type(state)
+    assert loaded == state
+    assert loaded._fields == state._fields
+    assert repr(loaded) == repr(state)
+    assert hash(loaded) == hash(state)
+
+
+def test_copying() -> None:
+    state = record()
+    assert copy.copy(state) == state
+    assert copy.deepcopy(state) == state
+
+
+def test_never_tracked_by_the_collector() -> None:
+    assert not gc.is_tracked(record())
+    everything = record(
+        (1, True, b"ab", b"c", np.datetime64(5, "s")),
+        [("n", "i4"), ("b", "?"), ("s", "S4"), ("v", "V1"), ("t", "M8[s]")],
+    )
+    assert not gc.is_tracked(everything)
+    assert gc.get_referents(everything) == []
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+@given(data=st.data())
+def test_every_field_kind(name: str, data: Any) -> None:
+    """Each way to read a field agrees with the row that went in, for every structured dtype."""
+    dtype = np.dtype(VALUE_DTYPES[name])
+    row = data.draw(values_of(dtype))
+    got = record(row, dtype)
+    expected = [canon(item) for item in row]
+    names = dtype.names or ()
+    assert [canon(item) for item in got] == expected
+    assert [canon(got[at]) for at in range(len(got))] == expected
+    assert [canon(got[at - len(got)]) for at in range(len(got))] == expected
+    assert [canon(got[field]) for field in names] == expected
+    assert [canon(getattr(got, field)) for field in names] == expected
+    assert [canon(item) for item in got._asdict().values()] == expected
+    assert canon(pickle.loads(pickle.dumps(got))) == canon(got)
+    assert got._fields == names
+    assert isinstance(repr(got), str)
+
+
+def test_python_types_of_the_fields() -> None:
+    dtype = np.dtype(VALUE_DTYPES["every kind"])
+    got = record(np.zeros(1, dtype)[0], dtype)
+    numbers = [int, int, float, bool, bytes, bytes]
+    rest = [np.datetime64, np.timedelta64, np.ndarray, float]
+    assert [type(item) for item in got] == numbers + rest
+    assert got.raw == b"\0\0\0"
+    assert got.text == b""
+
+
+def test_records_are_not_made_by_hand_from_nothing() -> None:
+    """Whatever `Record()` does, it does not crash."""
+    try:
+        made = Record()
+    except TypeError:
+        return
+    assert list(made) == []
