@@ -134,7 +134,6 @@ CALLS = """
         "construct": lambda: (build(), Sub(3, "u8", "S5"),
                               SlabCache(2, [("k", "u8")], [("v", "u1")])),
         "cycle": cycle,
-        "cycle of itself": Told,
         "bad dtype": bad(lambda: SlabCache(3, [("name%d" % fresh(), object)], "u8")),
         "bad value dtype": bad(lambda: SlabCache(3, "u8", [("name%d" % fresh(), "U3")])),
         "bad capacity": bad(lambda: SlabCache(-fresh(), KEY, VALUE)),
