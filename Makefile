@@ -39,7 +39,7 @@ compare: $(VENV)/.release $(VENV)/.bench
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src/slabcache
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/slabcache
 
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy

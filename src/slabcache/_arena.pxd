@@ -1,7 +1,7 @@
 """One contiguous arena: everything a cache keeps, reached by offset. **No pointer lies inside.**
 
     0         header_t   what the arena is, its secrets, counters and list heads
-    256       bucket_t x bucket_count        (see _table.pxd)
+    320       bucket_t x bucket_count        (see _table.pxd)
     slots_at  slot x (slot_count + 1)        (see _slab.pxd); slot 0 is the sentinel of the LRU list
 
 So the same bytes can be anonymous memory today, and a file or shared memory next. The system hands
@@ -17,7 +17,7 @@ from slabcache._native cimport native_map, native_page_size, native_unmap
 
 cdef enum:
     ARENA_LAYOUT = 1            # version of everything this file and _table, _lru, _slab lay out
-    ARENA_HEADER_SIZE = 256     # bytes; whole cache lines, so that buckets do not straddle
+    ARENA_HEADER_SIZE = 320     # bytes; whole cache lines, so that buckets do not straddle
     BUCKET_SIZE = 64            # bytes; one cache line
     BUCKET_CELLS = 12           # entries a bucket holds
 
@@ -48,6 +48,13 @@ cdef struct counters_t:         # since construction; they only rise (I5)
     uint64_t evictions
 
 
+cdef struct trail_t:            # hints alone: nothing relies on them (see _lru.pxd)
+    slot_t pushed[16]           # the slots pushed last, a ring
+    slot_t coming[8]            # slots that will probably be evicted next, a ring
+    uint32_t pushes             # cursors of the two
+    uint32_t evictions
+
+
 cdef struct header_t:
     uint64_t magic
     uint32_t layout
@@ -65,11 +72,12 @@ cdef struct header_t:
     uint64_t version            # rises with each change of content or order
     counters_t counters
     seed_t seed
+    trail_t trail
 
 
 cdef inline uint64_t arena_stride(uint64_t key_size, uint64_t value_size) noexcept nogil:
-    """Bytes of a slot: two links, key, value, rounded up to 4."""
-    return (8 + key_size + value_size + 3) & ~<uint64_t>3
+    """Bytes of a slot: links and hint, key, value, rounded up to 4."""
+    return (12 + key_size + value_size + 3) & ~<uint64_t>3
 
 
 cdef inline uint64_t arena_bucket_count(uint64_t slot_count) noexcept nogil:

@@ -4,7 +4,7 @@ Rows are taken in groups. Before a group runs, three passes fetch what it will t
 cache misses of its rows overlap instead of following one another:
 
     1. copy and hash all keys, prefetch their buckets
-    2. match tags, prefetch the slots they name (and the buckets of coming victims)
+    2. match tags, prefetch the slots they name
     3. prefetch the neighbours' links of those slots
 
 These passes are hints alone: they change nothing, and a stale hint costs nothing. The last pass is
@@ -21,14 +21,13 @@ from libc.string cimport memcpy, memset
 
 from slabcache._arena cimport NIL, slot_t
 from slabcache._field cimport delta_t, field_add, field_t
-from slabcache._lru cimport link_t, lru_least_recent, lru_link
+from slabcache._lru cimport link_t, lru_link
 from slabcache._native cimport native_first_bit, native_match_tags, native_prefetch
 from slabcache._slab cimport (
     rows_t,
     slab_erase,
     slab_get,
     slab_hash,
-    slab_key,
     slab_put,
     slab_t,
     slab_touch,
@@ -82,9 +81,9 @@ cdef inline void group_load(
         native_prefetch(table_home(&slab.table, group.hashes[i]))
 
 
-cdef inline size_t group_match(const slab_t *slab, group_t *group) noexcept nogil:
-    """Pass 2; how many rows will probably miss."""
-    cdef size_t i, misses = 0
+cdef inline void group_match(const slab_t *slab, group_t *group) noexcept nogil:
+    """Pass 2."""
+    cdef size_t i
     cdef uint32_t matches
     cdef bucket_t *bucket
     cdef slot_t slot
@@ -96,10 +95,7 @@ cdef inline size_t group_match(const slab_t *slab, group_t *group) noexcept nogi
             slot = bucket.slots[native_first_bit(matches)]
             native_prefetch(lru_link(&slab.lru, slot))
             native_prefetch(slab_value(slab, slot) + slab.header.value_size - 1)
-        else:
-            misses += 1
         group.candidates[i] = slot
-    return misses
 
 
 cdef inline void group_prefetch_links(const slab_t *slab, const group_t *group) noexcept nogil:
@@ -111,20 +107,6 @@ cdef inline void group_prefetch_links(const slab_t *slab, const group_t *group) 
             link = lru_link(&slab.lru, group.candidates[i])
             native_prefetch(lru_link(&slab.lru, link.prev))
             native_prefetch(lru_link(&slab.lru, link.next))
-
-
-cdef inline void prefetch_victims(const slab_t *slab, size_t insertions) noexcept nogil:
-    """Buckets that the evictions of so many insertions will touch."""
-    cdef slot_t slot
-    cdef size_t room = slab.header.capacity - slab.header.size
-    if insertions <= room:
-        return
-    slot = lru_least_recent(&slab.lru)
-    for _ in range(insertions - room):
-        if slot == NIL:
-            return
-        native_prefetch(table_home(&slab.table, slab_hash(slab, slab_key(slab, slot))))
-        slot = lru_link(&slab.lru, slot).prev
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -183,11 +165,10 @@ cdef inline void batch_put(
 ) noexcept nogil:
     """`put` of each row; what is evicted is appended to `evicted` unless NULL."""
     cdef group_t group
-    cdef size_t row = 0, i, misses
+    cdef size_t row = 0, i
     while row < rows:
         group_load(slab, &group, keys, row, rows)
-        misses = group_match(slab, &group)
-        prefetch_victims(slab, misses)
+        group_match(slab, &group)
         group_prefetch_links(slab, &group)
         for i in range(group.count):
             slab_put(

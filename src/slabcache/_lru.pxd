@@ -6,20 +6,31 @@
 The links of slot n are two 32-bit slot numbers inside slot n. The sentinel closes the ring, so no
 operation has a special case for the ends; a zeroed ring is an empty one. All are O(1).
 
+Evictions walk the tail, where each slot must be read from memory before the next one is known. So each
+slot carries a hint, the slot that was pushed 16 pushes after it: when it is evicted, the hint names a
+coming victim early enough to fetch it. A hint may be stale, or 0; it is only ever prefetched.
+
 Invariant I2: forward and backward the list visits every live, unevicted slot once.
 """
 
-from slabcache._arena cimport NIL, slot_t
+from slabcache._arena cimport NIL, slot_t, trail_t
+from slabcache._native cimport native_prefetch
+
+
+cdef enum:
+    TRAIL = 16                  # pushes from a slot to the one that its hint names
 
 
 cdef struct link_t:
     slot_t prev                 # towards the most recent
     slot_t next                 # towards the least recent
+    slot_t hint                 # the slot pushed 16 pushes after this one, as far as is known
 
 
 cdef struct lru_t:              # a view: a pointer into the arena, owned by nobody
     char *links                 # links of slot 0
     size_t stride               # bytes from links to links
+    trail_t *trail              # in the header of the arena
 
 
 cdef inline link_t *lru_link(const lru_t *lru, slot_t slot) noexcept nogil:
@@ -42,6 +53,10 @@ cdef inline void lru_push(lru_t *lru, slot_t slot) noexcept nogil:
     link.next = sentinel.next
     lru_link(lru, sentinel.next).prev = slot
     sentinel.next = slot
+    cdef slot_t *pushed = &lru.trail.pushed[lru.trail.pushes % TRAIL]
+    lru_link(lru, pushed[0]).hint = slot
+    pushed[0] = slot
+    lru.trail.pushes += 1
 
 
 cdef inline void lru_unlink(lru_t *lru, slot_t slot) noexcept nogil:
@@ -57,3 +72,14 @@ cdef inline bint lru_move_to_front(lru_t *lru, slot_t slot) noexcept nogil:
     lru_unlink(lru, slot)
     lru_push(lru, slot)
     return True
+
+
+cdef inline slot_t lru_coming(lru_t *lru, slot_t victim) noexcept nogil:
+    """Prefetch the slot that will probably be evicted 16 evictions after `victim`; the one that will be 8
+    after it, which has had that time to arrive."""
+    cdef slot_t *coming = &lru.trail.coming[lru.trail.evictions % (TRAIL / 2)]
+    cdef slot_t nearer = coming[0]
+    coming[0] = lru_link(lru, victim).hint
+    lru.trail.evictions += 1
+    native_prefetch(lru_link(lru, coming[0]))
+    return nearer

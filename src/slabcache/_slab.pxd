@@ -2,8 +2,8 @@
 
 A slot, `stride` bytes:
 
-    byte 0      4      8                8 + key_size                 stride
-         | prev | next | key (packed)   | value (packed)   | padding |
+    byte 0      4      8      12               12 + key_size                stride
+         | prev | next | hint | key (packed)   | value (packed)   | padding |
 
 The links stand beside the key, so that a search that ends here has fetched what moving the entry
 to the front needs. Slots are numbered from 1. Those never used lie above `fresh` and are taken in
@@ -23,6 +23,7 @@ from libc.string cimport memcpy
 from slabcache._arena cimport NIL, header_t, slot_t, ARENA_HEADER_SIZE
 from slabcache._hash cimport hash_key
 from slabcache._lru cimport (
+    lru_coming,
     lru_least_recent,
     lru_link,
     lru_move_to_front,
@@ -30,11 +31,13 @@ from slabcache._lru cimport (
     lru_t,
     lru_unlink,
 )
+from slabcache._native cimport native_prefetch
 from slabcache._table cimport (
     bucket_t,
     table_clear,
     table_erase,
     table_find,
+    table_home,
     table_insert,
     table_key,
     table_t,
@@ -54,7 +57,7 @@ cdef struct rows_t:             # packed rows that a caller lends to take what l
 
 
 cdef enum:
-    SLOT_KEY_AT = 8             # bytes from the start of a slot to its key
+    SLOT_KEY_AT = 12            # bytes from the start of a slot to its key
 
 
 cdef inline void slab_attach(slab_t *slab, header_t *header) noexcept nogil:
@@ -67,6 +70,7 @@ cdef inline void slab_attach(slab_t *slab, header_t *header) noexcept nogil:
     slab.table.key_size = header.key_size
     slab.lru.links = slots
     slab.lru.stride = header.slot_stride
+    slab.lru.trail = &header.trail
 
 
 cdef inline uint64_t slab_hash(const slab_t *slab, const char *key) noexcept nogil:
@@ -141,6 +145,8 @@ cdef inline void slab_erase(slab_t *slab, uint64_t hash, slot_t slot) noexcept n
 cdef inline void slab_evict(slab_t *slab, rows_t *evicted) noexcept nogil:
     """Evict the least recent entry of a cache that is not empty; append it to `evicted` unless NULL."""
     cdef slot_t victim = lru_least_recent(&slab.lru)
+    cdef slot_t coming = lru_coming(&slab.lru, victim)
+    native_prefetch(table_home(&slab.table, slab_hash(slab, slab_key(slab, coming))))
     if evicted is not NULL:
         slab_export(slab, victim, evicted)
     slab_remove(slab, slab_hash(slab, slab_key(slab, victim)), victim)

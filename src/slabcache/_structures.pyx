@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from slabcache._arena cimport BUCKET_CELLS, BUCKET_SIZE, NIL, arena_create, arena_destroy, slot_t
+from slabcache._arena cimport BUCKET_CELLS, BUCKET_SIZE, NIL, arena_create, arena_destroy, slot_t, trail_t
 from slabcache._check cimport CHECK_OK, check_slab
 from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
 from slabcache._hash cimport hash_key, seed_t
@@ -91,9 +91,10 @@ cdef class List:
     """An LRU list over slots 1 to `slots`, with `stride` bytes from links to links."""
 
     cdef lru_t lru
+    cdef trail_t trail
 
-    def __cinit__(self, slot_t slots, size_t stride=8):
-        self.lru = lru_t(<char *>calloc(slots + 1, stride), stride)
+    def __cinit__(self, slot_t slots, size_t stride=12):
+        self.lru = lru_t(<char *>calloc(slots + 1, stride), stride, &self.trail)
         if self.lru.links is NULL:
             raise MemoryError()
 

@@ -10,7 +10,7 @@ SLOTS = 8
 
 
 class ListMachine(RuleBasedStateMachine):
-    @initialize(stride=st.sampled_from([8, 12, 48, 300]))
+    @initialize(stride=st.sampled_from([12, 16, 48, 300]))
     def create(self, stride: int) -> None:
         self.list = List(SLOTS, stride)
         self.model: list[int] = []  # from most to least recent
