@@ -12,8 +12,8 @@ A bucket is one cache line of twelve cells:
   past a bucket only while it is not 0, so erasing leaves no tombstone behind and a table that
   churns for ever stays as fast as a fresh one.
 
-Find, insert and erase cost O(1): mostly one bucket, and one cache line, at load 0.6. The table is sized once and
-never grows, so there is no rehash. It does not own the keys: it is told where slot n keeps its key.
+Find, insert and erase cost O(1): mostly one bucket, and one cache line, at load 0.6. The table is sized
+once and never grows, so there is no rehash. It does not own the keys: it is told where slot n keeps its key.
 
 Invariant I1: every live slot is in the table once, found from its key; the table holds nothing else.
 
