@@ -43,7 +43,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest slabcache._core slabcache._record --ignore-missing-stub
+	$(BIN)/python -m mypy.stubtest slabcache._batch slabcache._core slabcache._record --ignore-missing-stub
 
 coverage: $(VENV)/.dev
 	tools/coverage $(BIN)/python

@@ -21,6 +21,8 @@ cdef enum:
     BUCKET_SIZE = 64            # bytes; one cache line
     BUCKET_CELLS = 12           # entries a bucket holds
 
+    KEY_SIZE_MAX = 255          # bytes
+
     # Cells a slot has in the table, as a fraction: load factor 0.6.
     CELLS_NUMERATOR = 5
     CELLS_DENOMINATOR = 3

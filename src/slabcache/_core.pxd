@@ -1,6 +1,8 @@
 """Table of contents of `_core.pyx`: the extension types around one arena."""
 
+cimport numpy as cnp
 from cpython.pystate cimport PyThreadState
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
 from slabcache._arena cimport counters_t, slot_t
@@ -8,6 +10,15 @@ from slabcache._hash cimport seed_t
 from slabcache._lock cimport lock_t
 from slabcache._record cimport Schema
 from slabcache._slab cimport rows_t, slab_t
+
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_Empty(int dimensions, cnp.npy_intp *shape, cnp.PyArray_Descr *dtype, int fortran)
+
+
+cdef inline cnp.ndarray empty_rows(object dtype, cnp.npy_intp rows):
+    Py_INCREF(dtype)            # PyArray_Empty steals it
+    return PyArray_Empty(1, &rows, <cnp.PyArray_Descr *>dtype, 0)
 
 
 cdef enum look_up_t:
@@ -31,16 +42,13 @@ cdef class CacheCore(Typed):
 
     cdef int ready(self) except -1
     cdef void release(self) noexcept
+    # Other modules lock through these two: the state behind `_lock.h` is that of one module, `_core`.
     cdef PyThreadState *enter(self, uint64_t rows) noexcept
     cdef void leave(self, PyThreadState *state) noexcept
 
     cdef object look_up(self, object key, look_up_t how, object missing)
     cdef int put(self, const char *key, const char *value) except -1
     cdef int report(self, object keys, object values) except -1
-
-    cdef object rows_of(self, Schema schema, object source)
-    cdef object read_many(self, object keys, object out, bint counted)
-    cdef object test_many(self, object keys, bint touch)
 
 
 cdef class SlabIterator:

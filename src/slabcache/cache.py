@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slabcache._core import CacheCore
+from slabcache._batch import BatchCore
 from slabcache.stats import Stats
 
 __all__ = ["SlabCache"]
@@ -25,7 +25,7 @@ __all__ = ["SlabCache"]
 Array = np.ndarray[Any, Any]
 
 
-class SlabCache(CacheCore):
+class SlabCache(BatchCore):
     """A typed LRU cache whose entries the garbage collector never sees.
 
     Keys and values are fixed-size records in one arena; the entry used longest ago is evicted when a new

@@ -1,0 +1,26 @@
+"""Types of the extension module `slabcache._batch`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+from slabcache._core import CacheCore
+
+_Array = np.ndarray[Any, Any]
+_Bools = npt.NDArray[np.bool_]
+_Rows = npt.ArrayLike | Iterable[Any]
+
+@disjoint_base
+class BatchCore(CacheCore):
+    def get_many(self, keys: _Rows, *, out: _Array | None = None) -> tuple[_Array, _Bools]: ...
+    def peek_many(self, keys: _Rows, *, out: _Array | None = None) -> tuple[_Array, _Bools]: ...
+    def contains_many(self, keys: _Rows) -> _Bools: ...
+    def touch_many(self, keys: _Rows) -> _Bools: ...
+    def put_many(self, keys: _Rows, values: _Rows, *, return_evicted: bool = False) -> Any: ...
+    def delete_many(self, keys: _Rows) -> _Bools: ...
+    def increment_many(
+        self, keys: _Rows, field: str | None = None, by: npt.ArrayLike | Iterable[float] = 1
+    ) -> tuple[_Array, _Bools]: ...

@@ -1,0 +1,300 @@
+"""The calls that take many keys: arrays to packed rows, one kernel under the lock, arrays back.
+
+The steps are those of `_core.pyx`. All arguments are checked and all results allocated before the lock is
+taken; the kernels of `_kernels.pxd` then run without the GIL where the batch is large.
+"""
+
+cimport numpy as cnp
+from cpython.object cimport PyObject
+from cpython.pystate cimport PyThreadState
+from libc.stdint cimport uint8_t, uint64_t
+
+from slabcache._core cimport CacheCore, empty_rows
+from slabcache._field cimport field_t
+from slabcache._kernels cimport (
+    batch_contains,
+    batch_delete,
+    batch_increment,
+    batch_put,
+    batch_read,
+    column_t,
+)
+from slabcache._record cimport Schema
+from slabcache._slab cimport rows_t
+
+import numpy as np
+
+from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
+
+cnp.import_array()
+
+
+cdef inline column_t column_of(cnp.ndarray rows) noexcept:
+    cdef column_t column
+    column.base = cnp.PyArray_BYTES(rows)
+    column.stride = cnp.PyArray_STRIDE(rows, 0)
+    return column
+
+
+cdef inline bint is_single(object keys):
+    """Whether `keys` is zero-dimensional: results then are too, as numpy's are."""
+    return isinstance(keys, (np.ndarray, np.generic)) and keys.ndim == 0
+
+
+cdef class BatchCore(CacheCore):
+    """The typed LRU cache below `SlabCache`, with its batch calls."""
+
+    # ---- reading ---------------------------------------------------------------------------------------
+
+    cdef object rows_of(self, Schema schema, object source):
+        """`source` as packed rows: itself where it is an array of them already."""
+        cdef cnp.ndarray rows
+        self.ready()
+        if cnp.PyArray_CheckExact(source):
+            rows = <cnp.ndarray>source
+            if cnp.PyArray_NDIM(rows) == 1:
+                if <PyObject *>cnp.PyArray_DESCR(rows) == <PyObject *>schema.packed:
+                    return source
+        return as_rows(schema, source)
+
+    cdef object read_many(self, object keys, object out, bint counted):
+        cdef Schema schema = self._value_schema
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef tuple shape = () if rows is not keys and is_single(keys) else (count,)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef cnp.ndarray values
+        cdef column_t key_column, value_column
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef PyThreadState *state
+        cdef bint direct = False
+        if out is not None:
+            out = out_array(schema, out, shape)
+            direct = schema.packed is schema.dtype and shape
+            if direct and np.may_share_memory(out, rows):
+                rows = rows.copy()
+        values = out if direct else empty_rows(schema.packed, count)
+        key_column = column_of(rows)
+        value_column = column_of(values)
+        state = self.enter(count)
+        batch_read(&self.slab, &key_column, count, &value_column, found_data, counted)
+        self.leave(state)
+        if out is None:
+            out = from_rows(schema, values)
+        elif not direct:
+            write_rows(schema, values.reshape(shape), out)
+        if shape:
+            return out, found
+        return out.reshape(out.shape[1:]) if out.ndim else out, found.reshape(())
+
+    def get_many(self, keys, *, out=None):
+        """The values of `keys`: a loop of `get`, in order, at memory speed and without the GIL.
+
+        Parameters
+        ----------
+        keys
+            n keys: an array of the key dtype, an (n, fields) array of integers where the key's fields are
+            integers of one type, or any iterable of keys.
+        out
+            An array of n values to fill and return as `values`.
+
+        Returns
+        -------
+        values, found
+            n values of the value dtype, zero where the key is absent, and n bools.
+
+        Raises
+        ------
+        TypeError, ValueError, OverflowError
+            The keys are of another type, shape or range; nothing has happened then. O(n).
+
+        >>> import numpy as np
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> values, found = cache.get_many(np.array([2, 3, 1]))
+        >>> values, found
+        (array([20,  0, 10], dtype=int32), array([ True, False,  True]))
+        """
+        return self.read_many(keys, out, True)
+
+    def peek_many(self, keys, *, out=None):
+        """What `get_many` returns, without counting look-ups or changing the order. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.peek_many([1, 5])[0], list(cache)
+        (array([10,  0], dtype=int32), [1, 2])
+        """
+        return self.read_many(keys, out, False)
+
+    cdef object test_many(self, object keys, bint touch):
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef column_t column = column_of(rows)
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef PyThreadState *state = self.enter(count)
+        batch_contains(&self.slab, &column, count, found_data, touch)
+        self.leave(state)
+        return found.reshape(()) if rows is not keys and is_single(keys) else found
+
+    def contains_many(self, keys):
+        """Whether each of n keys is there, as n bools; order and counts stay. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache[1] = 10
+        >>> cache.contains_many([1, 2])
+        array([ True, False])
+        """
+        return self.test_many(keys, False)
+
+    def touch_many(self, keys):
+        """A loop of `touch`: whether each of n keys is there, as n bools. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.touch_many([1, 9]), list(cache)
+        (array([ True, False]), [2, 1])
+        """
+        return self.test_many(keys, True)
+
+    # ---- writing ---------------------------------------------------------------------------------------
+
+    def put_many(self, keys, values, *, return_evicted=False):
+        """Write n entries: a loop of `cache[key] = value`, in order, without the GIL.
+
+        Parameters
+        ----------
+        keys
+            n keys, as in `get_many`.
+        values
+            n values: an array of the value dtype, or any iterable of values.
+        return_evicted
+            Return the evicted rows instead of their number.
+
+        Returns
+        -------
+        evicted
+            How many entries were evicted, or `(keys, values)` of them in order of eviction.
+
+        Raises
+        ------
+        TypeError, ValueError, OverflowError
+            The rows are of another type, length, shape or range; nothing has happened then. O(n).
+
+        >>> import numpy as np
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(2, key="u8", value="i4")
+        >>> cache.put_many(np.arange(3), np.arange(3) * 10)
+        1
+        >>> cache.put_many([5], [50], return_evicted=True)
+        (array([1], dtype=uint64), array([10], dtype=int32))
+        """
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.ndarray value_rows = self.rows_of(self._value_schema, values)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef column_t key_column = column_of(rows), value_column = column_of(value_rows)
+        cdef cnp.ndarray evicted_keys = None, evicted_values = None
+        cdef rows_t evicted
+        cdef rows_t *sink = NULL
+        cdef uint64_t before
+        cdef PyThreadState *state
+        if cnp.PyArray_DIM(value_rows, 0) != count:
+            raise ValueError(f"{count} keys do not match {len(value_rows)} values")
+        if return_evicted or self.on_evict is not None:
+            evicted_keys = empty_rows(self._key_schema.packed, count)
+            evicted_values = empty_rows(self._value_schema.packed, count)
+            evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
+            sink = &evicted
+        state = self.enter(count)
+        before = self.slab.header.counters.evictions
+        batch_put(&self.slab, &key_column, &value_column, count, sink)
+        before = self.slab.header.counters.evictions - before
+        self.leave(state)
+        if sink is not NULL:
+            if <cnp.npy_intp>evicted.count < count:
+                evicted_keys = evicted_keys[:evicted.count].copy()
+                evicted_values = evicted_values[:evicted.count].copy()
+            if self.on_evict is not None and evicted.count:
+                self.report(evicted_keys, evicted_values)
+        if not return_evicted:
+            return before
+        return from_rows(self._key_schema, evicted_keys), from_rows(self._value_schema, evicted_values)
+
+    def delete_many(self, keys):
+        """Delete the entries of n keys; whether each was there, as n bools. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.delete_many([2, 2])
+        array([ True, False])
+        """
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef column_t column = column_of(rows)
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef PyThreadState *state = self.enter(count)
+        batch_delete(&self.slab, &column, count, found_data)
+        self.leave(state)
+        return found.reshape(()) if rows is not keys and is_single(keys) else found
+
+    def increment_many(self, keys, field=None, by=1):
+        """Add to a numeric field of n entries, in place: a loop of `increment`, without the GIL.
+
+        `by` is a number, or an array or iterable of n of them.
+
+        Returns
+        -------
+        values, found
+            The n new values of the field, zero where the key is absent, and n bools.
+
+        Raises
+        ------
+        OverflowError
+            A sum does not fit the field. The rows before it are done, that row and those after it are not.
+        TypeError, ValueError
+            As in `increment` and `get_many`; nothing has happened then. O(n).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value=[("seen", "u8"), ("mentions", "u4")])
+        >>> cache.put_many([1, 2], [(1001, 0), (1002, 5)])
+        0
+        >>> cache.increment_many([1, 2, 1, 3], "mentions")
+        (array([1, 6, 2, 0], dtype=uint32), array([ True,  True,  True, False]))
+        """
+        cdef Schema schema = self._value_schema
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef Py_ssize_t position = schema.number_position(field)
+        cdef cnp.ndarray deltas = as_deltas(schema, position, by, count)
+        cdef cnp.ndarray results = empty_rows(schema.dtypes[position], count)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef column_t key_column = column_of(rows), delta_column = column_of(deltas)
+        cdef column_t result_column = column_of(results)
+        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef field_t *spec = &schema.fields[position]
+        cdef cnp.npy_intp done
+        cdef PyThreadState *state
+        if cnp.PyArray_DIM(deltas, 0) == 1:
+            delta_column.stride = 0
+        state = self.enter(count)
+        done = batch_increment(
+            &self.slab, &key_column, count, spec, &delta_column, &result_column, found_data
+        )
+        self.leave(state)
+        if done < count:
+            raise OverflowError(
+                f"{schema.label(position)}: the increment of row {done} would wrap; "
+                "the rows before it are done"
+            )
+        # In the byte order that the user's dtype has.
+        results = results.astype(schema.dtype[field] if schema.is_record else schema.dtype, copy=False)
+        if rows is not keys and is_single(keys):
+            return results.reshape(()), found.reshape(())
+        return results, found
