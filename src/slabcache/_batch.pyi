@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import disjoint_base
 
 from slabcache._core import CacheCore
 
@@ -13,7 +12,6 @@ _Array = np.ndarray[Any, Any]
 _Bools = npt.NDArray[np.bool_]
 _Rows = npt.ArrayLike | Iterable[Any]
 
-@disjoint_base
 class BatchCore(CacheCore):
     def get_many(self, keys: _Rows, *, out: _Array | None = None) -> tuple[_Array, _Bools]: ...
     def peek_many(self, keys: _Rows, *, out: _Array | None = None) -> tuple[_Array, _Bools]: ...
