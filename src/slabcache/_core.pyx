@@ -534,7 +534,7 @@ cdef class CacheCore(Typed):
         (0, 1)
         """
         self.ready()
-        cdef PyThreadState *state = self.enter(self.slab.header.capacity)
+        cdef PyThreadState *state = self.enter(BATCH_ROWS)
         slab_clear(&self.slab)
         self.leave(state)
 
