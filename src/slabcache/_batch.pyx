@@ -67,12 +67,14 @@ cdef class BatchCore(CacheCore):
         cdef column_t key_column, value_column
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state
-        cdef bint direct = False
+        cdef bint direct = False, made = out is None
         if out is not None:
             out = out_array(schema, out, shape)
             direct = schema.packed is schema.dtype and shape
             if direct and np.may_share_memory(out, rows):
                 rows = rows.copy()
+        if cnp.PyArray_DIM(rows, 0) != count:
+            raise ValueError("keys changed their length while `out` was read")
         values = out if direct else empty_rows(schema.packed, count)
         key_column = column_of(rows)
         value_column = column_of(values)
@@ -85,7 +87,7 @@ cdef class BatchCore(CacheCore):
             write_rows(schema, values.reshape(shape), out)
         if shape:
             return out, found
-        return out.reshape(out.shape[1:]) if out.ndim else out, found.reshape(())
+        return (out[0, ...] if made else out), found.reshape(())
 
     def get_many(self, keys, *, out=None):
         """The values of `keys`: a loop of `get`, in order, at memory speed and without the GIL.
@@ -275,14 +277,16 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray deltas = as_deltas(schema, position, by, count)
         cdef cnp.ndarray results = empty_rows(schema.dtypes[position], count)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
-        cdef column_t key_column = column_of(rows), delta_column = column_of(deltas)
-        cdef column_t result_column = column_of(results)
+        cdef column_t key_column, delta_column = column_of(deltas), result_column = column_of(results)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef field_t *spec = &schema.fields[position]
         cdef cnp.npy_intp done
         cdef PyThreadState *state
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
+        if cnp.PyArray_DIM(rows, 0) != count:
+            raise ValueError("keys changed their length while `by` was read")
+        key_column = column_of(rows)
         state = self.enter(count)
         done = batch_increment(
             &self.slab, &key_column, count, spec, &delta_column, &result_column, found_data

@@ -27,6 +27,11 @@ cdef enum look_up_t:
     LOOK_UP_POP                 # deletes the entry
 
 
+cdef class Sink:
+    cdef cnp.ndarray keys, values
+    cdef rows_t rows
+
+
 cdef class Typed:
     cdef readonly Schema _key_schema
     cdef readonly Schema _value_schema
@@ -41,13 +46,16 @@ cdef class CacheCore(Typed):
     cdef object __weakref__
 
     cdef int ready(self) except -1
+    cdef uint64_t size(self) noexcept
     cdef void release(self) noexcept
-    # Other modules lock through these two: the state behind `_lock.h` is that of one module, `_core`.
+    # Other modules lock through these two, see _lock.pxd.
     cdef PyThreadState *enter(self, uint64_t rows) noexcept
     cdef void leave(self, PyThreadState *state) noexcept
 
     cdef object look_up(self, object key, look_up_t how, object missing)
     cdef int put(self, const char *key, const char *value) except -1
+    cdef Sink new_sink(self)
+    cdef int report_sink(self, Sink sink) except -1
     cdef int report(self, object keys, object values) except -1
 
 

@@ -25,14 +25,27 @@ from slabcache._arena cimport (
     header_t,
     slot_t,
 )
-from slabcache._check cimport CHECK_OK, check_slab, check_t
+from slabcache._check cimport (
+    CHECK_BACKWARD,
+    CHECK_COUNTERS,
+    CHECK_FORWARD,
+    CHECK_FREE,
+    CHECK_HEADER,
+    CHECK_LIVE_NOT_FOUND,
+    CHECK_OK,
+    CHECK_OVERFLOW,
+    CHECK_TABLE_EXTRA,
+    check_slab,
+    check_t,
+)
 from slabcache._field cimport delta_t, field_add, field_t
+from slabcache._hash cimport seed_t
 from slabcache._lock cimport (
     batch_enter,
     batch_leave,
     gate_close,
+    gate_install,
     gate_open,
-    gate_reset,
     lock_acquire,
     lock_destroy,
     lock_init,
@@ -71,6 +84,8 @@ cdef extern from "Python.h":
     PyThreadState *PyEval_SaveThread()
     void PyEval_RestoreThread(PyThreadState *state)
     void Py_FatalError(const char *message)
+    int Py_EnterRecursiveCall(const char *where) except -1
+    void Py_LeaveRecursiveCall()
 
 cdef enum:
     SCRATCH_SIZE = 256          # bytes of a value that a scalar call keeps on the stack
@@ -79,14 +94,14 @@ cdef enum:
 
 cdef object MISSING = object()
 cdef dict CHECKS = {
-    1: "the header is not that of an arena of this layout",
-    2: "I1/I4: a live slot is not found from its key",
-    3: "I1: the table does not hold the live slots alone",
-    4: "I1: the overflow counters do not add up",
-    5: "I2: the list does not visit each live slot once",
-    6: "I2: the list differs forward and backward",
-    7: "I3: live and free slots are not all slots",
-    8: "I5: the counters do not give the size",
+    CHECK_HEADER: "the header is not that of an arena of this layout",
+    CHECK_LIVE_NOT_FOUND: "I1/I4: a live slot is not found from its key",
+    CHECK_TABLE_EXTRA: "I1: the table does not hold the live slots alone",
+    CHECK_OVERFLOW: "I1: the overflow counters do not add up",
+    CHECK_FORWARD: "I2: the list does not visit each live slot once",
+    CHECK_BACKWARD: "I2: the list differs forward and backward",
+    CHECK_FREE: "I3: live and free slots are not all slots",
+    CHECK_COUNTERS: "I5: the counters do not give the size",
 }
 
 
@@ -116,6 +131,15 @@ cdef header_t *new_arena(uint64_t capacity, Schema key, Schema value, seed_t *se
             "choose a smaller capacity"
         )
     return header
+
+
+@cython.final
+cdef class Sink:
+    """Arrays of one row, and where in them an evicted row goes."""
+
+
+cdef inline rows_t *sink_rows(Sink sink) noexcept:
+    return NULL if sink is None else &sink.rows
 
 
 @cython.no_gc_clear
@@ -158,6 +182,13 @@ cdef class CacheCore(Typed):
             raise RuntimeError("the cache is not initialised: its __init__ has not run")
         return 0
 
+    cdef uint64_t size(self) noexcept:
+        """Entries now; not `len(self)`, which a subclass may have changed."""
+        lock_acquire(&self.lock)
+        cdef uint64_t size = self.slab.header.size
+        lock_release(&self.lock)
+        return size
+
     # ---- locking -------------------------------------------------------------------------------------
 
     cdef void release(self) noexcept:
@@ -180,8 +211,8 @@ cdef class CacheCore(Typed):
         if state is NULL:
             self.release()
         else:
+            batch_leave(&self.lock)     # first: at interpreter exit the next line does not return
             PyEval_RestoreThread(state)
-            batch_leave(&self.lock)
 
     # ---- scalar calls: look-ups ------------------------------------------------------------------------
 
@@ -274,24 +305,32 @@ cdef class CacheCore(Typed):
     # ---- scalar calls: writes --------------------------------------------------------------------------
 
     cdef int put(self, const char *key, const char *value) except -1:
-        cdef rows_t evicted
-        cdef cnp.ndarray keys, values
-        if self.on_evict is None:
-            lock_acquire(&self.lock)
-            slab_put(&self.slab, slab_hash(&self.slab, key), key, value, NULL)
-            self.release()
-            return 0
-        keys = empty_rows(self._key_schema.packed, 1)
-        values = empty_rows(self._value_schema.packed, 1)
-        evicted = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+        cdef Sink sink = self.new_sink()
         lock_acquire(&self.lock)
-        slab_put(&self.slab, slab_hash(&self.slab, key), key, value, &evicted)
+        slab_put(&self.slab, slab_hash(&self.slab, key), key, value, sink_rows(sink))
         self.release()
-        return self.report(keys, values) if evicted.count else 0
+        return self.report_sink(sink)
+
+    cdef Sink new_sink(self):
+        """Room for the one row that a scalar call may evict; None when nobody wants it."""
+        if self.on_evict is None:
+            return None
+        cdef Sink sink = Sink()
+        sink.keys = empty_rows(self._key_schema.packed, 1)
+        sink.values = empty_rows(self._value_schema.packed, 1)
+        sink.rows = rows_t(cnp.PyArray_BYTES(sink.keys), cnp.PyArray_BYTES(sink.values), 0)
+        return sink
+
+    cdef int report_sink(self, Sink sink) except -1:
+        return self.report(sink.keys, sink.values) if sink is not None and sink.rows.count else 0
 
     cdef int report(self, object keys, object values) except -1:
         """Hand evicted rows to the user; no lock is held."""
-        self.on_evict(from_rows(self._key_schema, keys), from_rows(self._value_schema, values))
+        Py_EnterRecursiveCall(" in on_evict")   # a callback written in C would recurse without a limit
+        try:
+            self.on_evict(from_rows(self._key_schema, keys), from_rows(self._value_schema, values))
+        finally:
+            Py_LeaveRecursiveCall()
         return 0
 
     def __setitem__(self, key, value):
@@ -383,40 +422,33 @@ cdef class CacheCore(Typed):
         """
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef char small[SCRATCH_SIZE]
-        cdef bytes large
-        cdef char *data
-        cdef rows_t evicted
-        cdef rows_t *sink = NULL
-        cdef cnp.ndarray keys, values
+        cdef Schema schema = self._value_schema
+        cdef bytes large = scratch(schema.size)
+        cdef char *data = scratch_data(large, small)
+        cdef Sink sink
         cdef uint64_t hash
         cdef slot_t slot
         self._key_schema.encode(key, key_bytes)
         lock_acquire(&self.lock)
         slot = slab_find(&self.slab, key_bytes)
+        if slot != NIL:
+            slab_get(&self.slab, slab_hash(&self.slab, key_bytes), key_bytes)
+            memcpy(data, slab_value(&self.slab, slot), schema.size)
         self.release()
-        large = scratch(self._value_schema.size)
-        data = scratch_data(large, small)
-        if slot == NIL:
-            self._value_schema.encode(default, data)
-        else:                   # it may be gone by the time of the counted look-up: then start again
-            value = self.look_up(key, LOOK_UP_GET, MISSING)
-            return self.setdefault(key, default) if value is MISSING else value
-        if self.on_evict is not None:
-            keys = empty_rows(self._key_schema.packed, 1)
-            values = empty_rows(self._value_schema.packed, 1)
-            evicted = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
-            sink = &evicted
+        if slot != NIL:
+            return schema.decode(data)
+        schema.encode(default, data)
+        sink = self.new_sink()
         lock_acquire(&self.lock)
         hash = slab_hash(&self.slab, key_bytes)
         slot = slab_get(&self.slab, hash, key_bytes)
         if slot == NIL:
-            slab_insert(&self.slab, hash, key_bytes, data, sink)
-        else:                   # another thread was faster
-            memcpy(data, slab_value(&self.slab, slot), self._value_schema.size)
+            slab_insert(&self.slab, hash, key_bytes, data, sink_rows(sink))
+        else:                   # another thread was faster, or the encoding of the default
+            memcpy(data, slab_value(&self.slab, slot), schema.size)
         self.release()
-        if sink is not NULL and evicted.count:
-            self.report(keys, values)
-        return self._value_schema.decode(data)
+        self.report_sink(sink)
+        return schema.decode(data)
 
     def increment(self, key, field=None, by=1):
         """Add `by` to a numeric field of the entry, in place, and return its new value. O(1).
@@ -518,10 +550,7 @@ cdef class CacheCore(Typed):
 
     def __len__(self):
         self.ready()
-        lock_acquire(&self.lock)
-        cdef Py_ssize_t size = self.slab.header.size
-        lock_release(&self.lock)
-        return size
+        return self.size()
 
     def clear(self):
         """Delete all entries; the memory stays. O(size), without the GIL.
@@ -538,6 +567,31 @@ cdef class CacheCore(Typed):
         slab_clear(&self.slab)
         self.leave(state)
 
+    def _export(self):
+        """`(capacity, keys, values)` at one moment: what copies and pickles keep."""
+        cdef cnp.ndarray keys, values
+        cdef Py_ssize_t room
+        cdef bint fits = False
+        cdef rows_t rows
+        cdef PyThreadState *state
+        cdef slot_t capacity
+        self.ready()
+        while not fits:         # arrays are made without the lock: meanwhile the cache may grow
+            room = self.size()
+            keys = empty_rows(self._key_schema.packed, room)
+            values = empty_rows(self._value_schema.packed, room)
+            rows = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+            state = self.enter(room)
+            capacity = self.slab.header.capacity
+            fits = <Py_ssize_t>self.slab.header.size <= room
+            if fits:
+                slab_export_all(&self.slab, &rows)
+            self.leave(state)
+        if <Py_ssize_t>rows.count < room:
+            keys = keys[:rows.count].copy()
+            values = values[:rows.count].copy()
+        return capacity, from_rows(self._key_schema, keys), from_rows(self._value_schema, values)
+
     def snapshot(self):
         """All entries as arrays `(keys, values)`, from least to most recent; a copy. O(size).
 
@@ -547,25 +601,7 @@ cdef class CacheCore(Typed):
         >>> cache.snapshot()
         (array([1, 2], dtype=uint64), array([10, 20], dtype=int32))
         """
-        cdef cnp.ndarray keys, values
-        cdef Py_ssize_t room
-        cdef bint fits = False
-        cdef rows_t rows
-        cdef PyThreadState *state
-        while not fits:         # arrays are made without the lock: meanwhile the cache may grow
-            room = len(self)
-            keys = empty_rows(self._key_schema.packed, room)
-            values = empty_rows(self._value_schema.packed, room)
-            rows = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
-            state = self.enter(room)
-            fits = <Py_ssize_t>self.slab.header.size <= room
-            if fits:
-                slab_export_all(&self.slab, &rows)
-            self.leave(state)
-        if <Py_ssize_t>rows.count < room:
-            keys = keys[:rows.count].copy()
-            values = values[:rows.count].copy()
-        return from_rows(self._key_schema, keys), from_rows(self._value_schema, values)
+        return self._export()[1:]
 
     def resize(self, capacity):
         """Change the capacity and return how many entries, the least recent ones, were evicted for it.
@@ -598,9 +634,9 @@ cdef class CacheCore(Typed):
         header = new_arena(entries, self._key_schema, self._value_schema, &self.seed)
         slab_attach(&target, header)
         try:
-            while not fits:     # as in snapshot
+            while not fits:     # as in _export
                 if self.on_evict is not None:
-                    room = max(len(self) - <Py_ssize_t>entries, 0)
+                    room = max(<Py_ssize_t>self.size() - <Py_ssize_t>entries, 0)
                     keys = empty_rows(self._key_schema.packed, room)
                     values = empty_rows(self._value_schema.packed, room)
                     evicted = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
@@ -657,6 +693,16 @@ cdef class CacheCore(Typed):
         lock_release(&self.lock)
         return size + sizeof(CacheCore)
 
+    @property
+    def bytes_per_entry(self):
+        """`nbytes / capacity`."""
+        self.ready()
+        lock_acquire(&self.lock)
+        cdef uint64_t size = self.slab.header.arena_size
+        cdef uint64_t capacity = self.slab.header.capacity
+        lock_release(&self.lock)
+        return (size + sizeof(CacheCore)) / <double>capacity
+
     def _check(self):
         """Walk the arena and raise AssertionError, with its state, where an invariant is broken.
 
@@ -672,6 +718,7 @@ cdef class CacheCore(Typed):
         header = self.slab.header[0]
         self.leave(state)
         if status != CHECK_OK:
+            header.seed = seed_t([0, 0, 0, 0])      # secret
             raise AssertionError(f"{CHECKS[status]} (slot {culprit}); {header}")
 
     def _iterate(self, *, bint backward, bint with_key, bint with_value):
@@ -683,7 +730,7 @@ cdef class CacheCore(Typed):
 cdef class SlabIterator:
     """Walks the LRU list and notices any change of content or order."""
 
-    def __init__(self, CacheCore cache not None, bint backward, bint with_key, bint with_value):
+    def __cinit__(self, CacheCore cache not None, bint backward, bint with_key, bint with_value):
         cache.ready()
         self.backward = backward
         self.with_key = with_key
@@ -742,13 +789,7 @@ def _after_fork_in_parent():
     gate_open()
 
 
-def _after_fork_in_child():
-    gate_reset()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+    if gate_install() != 0:
+        raise MemoryError("cannot install a handler for fork()")
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

@@ -2,14 +2,16 @@
  *
  * GIL builds. Whoever runs Python code holds the GIL, and a scalar call keeps it from its first to its
  * last instruction. So only a batch, which lets the GIL go, has to mark the cache as held; a scalar
- * call looks at that mark and otherwise pays nothing. The fields change with the GIL held alone.
+ * call looks at that mark and otherwise pays nothing. The mark is set with the GIL held and taken away
+ * without it: at interpreter exit a daemon thread never gets the GIL back, and must not keep the cache.
  *
  * Free-threaded builds. The lock is a PyMutex, taken by scalar calls and batches alike.
  *
  * Gate. fork() copies the memory of a batch that another thread is in the middle of, but not the
  * thread: the child would own a cache that is half-way through a change and locked for ever. So a
- * batch that lets the GIL go counts itself in, and fork waits until none runs and holds new ones back.
- * Scalar calls need no gate: fork runs with the GIL held, or with the world stopped.
+ * batch that lets the GIL go counts itself in, and fork waits until none runs and holds new ones back,
+ * but for those of the forking thread itself, whose other at-fork hooks may use a cache. Scalar calls
+ * need no gate: fork runs with the GIL held, or with the world stopped.
  *
  * No call here allocates, runs Python code or drops a reference.
  */
@@ -17,6 +19,7 @@
 #define SLABCACHE_LOCK_H
 
 #include <Python.h>
+#include <stdatomic.h>
 
 #if defined(_WIN32)
 #include <windows.h>
@@ -43,15 +46,16 @@ typedef pthread_cond_t native_signal_t;
 
 /* ---- the gate ---------------------------------------------------------------------------------- */
 
-static native_mutex_t gate_mutex = NATIVE_MUTEX_INIT; /* owns the next three; never held for long */
+static native_mutex_t gate_mutex = NATIVE_MUTEX_INIT; /* owns the next four; never held for long */
 static native_signal_t gate_changed = NATIVE_SIGNAL_INIT;
 static long gate_batches = 0; /* batches that run without the GIL, or wait for their cache */
 static int gate_closed = 0;   /* a fork is under way */
+static unsigned long gate_owner = 0; /* the thread that forks, while the gate is closed */
 
 static inline int gate_try_enter(void)
 {
     native_mutex_lock(&gate_mutex);
-    int open = !gate_closed;
+    int open = !gate_closed || gate_owner == PyThread_get_thread_ident();
     gate_batches += open;
     native_mutex_unlock(&gate_mutex);
     return open;
@@ -85,6 +89,7 @@ static inline void gate_close(void) /* before fork, with the GIL */
     while (gate_closed) /* another thread is about to fork */
         native_signal_wait(&gate_changed, &gate_mutex);
     gate_closed = 1;
+    gate_owner = PyThread_get_thread_ident();
     while (gate_batches)
         native_signal_wait(&gate_changed, &gate_mutex);
     native_mutex_unlock(&gate_mutex);
@@ -105,9 +110,10 @@ typedef struct lock_t {
 #if defined(Py_GIL_DISABLED)
     PyMutex mutex;
 #else
-    int held;    /* a batch runs on the cache without the GIL */
-    int waiting; /* calls that wait for it to end */
+    atomic_int held; /* a batch runs on the cache without the GIL */
+    int waiting;     /* calls that wait for it to end; the GIL owns it */
 #endif
+    int listed; /* below */
     struct lock_t *next, *previous; /* all locks of the process: the child of a fork resets them */
 } lock_t;
 
@@ -121,7 +127,7 @@ static PyMutex lock_list_mutex = {0}; /* owns the list; on GIL builds the GIL do
 #else
 #define lock_list_acquire() ((void)0)
 #define lock_list_release() ((void)0)
-#define lock_clear(lock) ((lock)->held = (lock)->waiting = 0)
+#define lock_clear(lock) (atomic_store(&(lock)->held, 0), (lock)->waiting = 0)
 #endif
 
 static inline void lock_init(lock_t *lock)
@@ -133,11 +139,14 @@ static inline void lock_init(lock_t *lock)
     if (lock_list)
         lock_list->previous = lock;
     lock_list = lock;
+    lock->listed = 1;
     lock_list_release();
 }
 
 static inline void lock_destroy(lock_t *lock)
 {
+    if (!lock->listed) /* its owner failed before lock_init */
+        return;
     lock_list_acquire();
     if (lock->next)
         lock->next->previous = lock->previous;
@@ -164,7 +173,7 @@ static inline void lock_release_batch(lock_t *lock) { PyMutex_Unlock(&lock->mute
 
 #else
 
-static native_mutex_t lock_mutex = NATIVE_MUTEX_INIT; /* for sleeping alone: the GIL owns the fields */
+static native_mutex_t lock_mutex = NATIVE_MUTEX_INIT; /* owns the fall of `held` */
 static native_signal_t lock_released = NATIVE_SIGNAL_INIT;
 
 static inline void lock_reset_all(void) /* in the child */
@@ -178,10 +187,10 @@ static inline void lock_reset_all(void) /* in the child */
 static void lock_wait(lock_t *lock)
 {
     lock->waiting += 1;
-    while (lock->held) {
+    while (atomic_load(&lock->held)) {
         Py_BEGIN_ALLOW_THREADS
         native_mutex_lock(&lock_mutex);
-        while (*(volatile int *)&lock->held)
+        while (atomic_load(&lock->held))
             native_signal_wait(&lock_released, &lock_mutex);
         native_mutex_unlock(&lock_mutex);
         Py_END_ALLOW_THREADS
@@ -191,7 +200,7 @@ static void lock_wait(lock_t *lock)
 
 static inline void lock_acquire(lock_t *lock)
 {
-    if (lock->held)
+    if (atomic_load_explicit(&lock->held, memory_order_acquire))
         lock_wait(lock);
 }
 
@@ -199,9 +208,10 @@ static inline void lock_release(lock_t *lock) { (void)lock; }
 
 static inline void lock_acquire_batch(lock_t *lock)
 {
-    /* Those who wait go first: a thread that runs batch after batch would starve them. */
-    while (lock->held || lock->waiting) {
-        if (lock->held)
+    /* Those who wait go first: a thread that runs batch after batch would starve them. Not for ever: at
+       interpreter exit a daemon thread that waits never comes back to say that it no longer does. */
+    for (int turns = 0; atomic_load(&lock->held) || (lock->waiting && turns < 100); turns++) {
+        if (atomic_load(&lock->held))
             lock_wait(lock);
         else {
             Py_BEGIN_ALLOW_THREADS
@@ -213,19 +223,15 @@ static inline void lock_acquire_batch(lock_t *lock)
             Py_END_ALLOW_THREADS
         }
     }
-    lock->held = 1;
+    atomic_store(&lock->held, 1);
 }
 
-static inline void lock_release_batch(lock_t *lock)
+static inline void lock_release_batch(lock_t *lock) /* without the GIL */
 {
-    if (lock->waiting) {
-        native_mutex_lock(&lock_mutex);
-        lock->held = 0;
-        native_signal_all(&lock_released);
-        native_mutex_unlock(&lock_mutex);
-    }
-    else
-        lock->held = 0;
+    native_mutex_lock(&lock_mutex);
+    atomic_store(&lock->held, 0);
+    native_signal_all(&lock_released);
+    native_mutex_unlock(&lock_mutex);
 }
 
 #endif
@@ -237,19 +243,29 @@ static inline void batch_enter(lock_t *lock)
     lock_acquire_batch(lock);
 }
 
-static inline void batch_leave(lock_t *lock)
+static inline void batch_leave(lock_t *lock) /* without the GIL */
 {
     lock_release_batch(lock);
     gate_leave();
 }
 
-static inline void gate_reset(void) /* after fork, in the child: it has one thread and no batch */
+static void gate_reset(void) /* after fork, in the child: it has one thread and no batch */
 {
     gate_mutex = (native_mutex_t)NATIVE_MUTEX_INIT;
     gate_changed = (native_signal_t)NATIVE_SIGNAL_INIT;
     gate_batches = 0;
     gate_closed = 0;
     lock_reset_all();
+}
+
+static inline int gate_install(void)
+/* In the child the reset comes before any hook of Python's; 0, or an error number. */
+{
+#if defined(_WIN32)
+    return 0;
+#else
+    return pthread_atfork(NULL, NULL, gate_reset);
+#endif
 }
 
 #endif

@@ -1,7 +1,11 @@
 """The lock of a cache and the gate before fork(); `_lock.h` tells how both work.
 
 Scalar calls:  lock_acquire, change the arena, lock_release: the GIL, where there is one, is kept.
-Batches:       batch_enter, `with nogil:` change the arena, batch_leave.
+Batches:       batch_enter, let the GIL go, change the arena, batch_leave, take the GIL back.
+
+`CacheCore.enter` and `leave` do the latter, by hand, as small batches keep the GIL: Cython does not check
+that what stands between them needs no GIL, so it must be calls of `nogil` functions alone. The state
+behind the header belongs to one extension module, `_core`; other modules use those two methods.
 """
 
 cdef extern from "_lock.h" nogil:
@@ -16,7 +20,7 @@ cdef extern from "_lock.h":
     void lock_acquire(lock_t *lock)
     void lock_release(lock_t *lock)
     void batch_enter(lock_t *lock)
-    void batch_leave(lock_t *lock)
+    void batch_leave(lock_t *lock) nogil
     void gate_close()
     void gate_open()
-    void gate_reset()
+    int gate_install()

@@ -22,6 +22,7 @@ cdef class Schema:
     cpdef str label(self, Py_ssize_t position)
     cdef int encode(self, object item, char *target) except -1
     cdef int encode_field(self, Py_ssize_t position, object item, char *target) except -1
+    cdef bytes encode_items(self, Py_ssize_t position, object items)
     cdef int encode_integer(self, Py_ssize_t position, object item, char *target) except -1
     cdef int encode_float(self, Py_ssize_t position, object item, char *target) except -1
     cdef int encode_bytes(self, Py_ssize_t position, object item, char *target) except -1

@@ -19,7 +19,7 @@ from cpython.tuple cimport (
     PyTuple_New,
     PyTuple_SET_ITEM,
 )
-from libc.math cimport isfinite
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -36,6 +36,8 @@ from slabcache._field cimport (
     field_load,
     field_store,
     field_t,
+    float_load,
+    float_store,
     kind_t,
 )
 
@@ -52,8 +54,6 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLong(object number)
     bint PyLong_CheckExact(object item)
     double PyFloat_AsDouble(object item) except? -1.0
-    int PyFloat_Pack2(double number, char *target, int little_endian) except -1
-    double PyFloat_Unpack2(const char *source, int little_endian) except? -1.0
 
 cdef dict KINDS = {
     "i": KIND_SIGNED,
@@ -64,10 +64,20 @@ cdef dict KINDS = {
     "V": KIND_VOID,
     "n": KIND_NUMPY,
 }
-cdef double SINGLE_MAX = np.finfo(np.float32).max
-cdef int LITTLE_ENDIAN_HALVES = np.little_endian
 np_bool = np.bool_
 np_void = np.void
+
+
+cdef object shown(object number):
+    """A number as error messages show it: Python does not print integers of thousands of digits."""
+    try:
+        return str(number)
+    except ValueError:
+        return f"an integer of {number.bit_length()} bits"
+
+
+cdef bint is_array(object item):
+    return isinstance(item, (np.ndarray, np.generic)) or hasattr(item, "__array__")
 
 
 @cython.final
@@ -105,6 +115,8 @@ cdef class Schema:
 
     cpdef str label(self, Py_ssize_t position):
         """What error messages call a field."""
+        if not 0 <= position < self.count:
+            raise IndexError(f"there is no field number {position}")
         return f"{self.role} field {self.names[position]!r}" if self.is_record else self.role
 
     # ---- encoding ------------------------------------------------------------------------------------
@@ -168,10 +180,28 @@ cdef class Schema:
             target[0] = <bint>item
             return 0
         if field.kind == KIND_NUMPY:
-            packed = encode_numpy(self.dtypes[position], item, self.label(position))
+            dtype = self.dtypes[position]
+            if dtype.subdtype is not None and not is_array(item):
+                packed = self.encode_items(position, item)
+            else:
+                packed = encode_numpy(dtype, item, self.label(position))
             memcpy(target, PyBytes_AS_STRING(packed), field.size)
             return 0
         return self.encode_bytes(position, item, target)
+
+    cdef bytes encode_items(self, Py_ssize_t position, object items):
+        """The packed bytes of a subarray field given as nested sequences: each item as a field takes it."""
+        base, shape = self.dtypes[position].subdtype
+        nested = np.asarray(items, dtype=object)
+        if items is None or isinstance(items, (str, Mapping)):
+            raise TypeError(f"{self.label(position)}: {type(items).__name__} is not an array of {base}")
+        if nested.shape != shape:
+            raise ValueError(f"{self.label(position)}: shape {nested.shape} is not {shape}")
+        try:
+            return schema_of(base).encode_rows(nested.ravel().tolist()).tobytes()
+        except Exception as error:
+            error.add_note(f"in {self.label(position)}")
+            raise
 
     cdef int encode_integer(self, Py_ssize_t position, object item, char *target) except -1:
         cdef field_t *field = &self.fields[position]
@@ -201,7 +231,7 @@ cdef class Schema:
             PyErr_Clear()
             limits = np.iinfo(self.dtypes[position])
             raise OverflowError(
-                f"{self.label(position)}: {item} is out of range for {self.dtypes[position]} "
+                f"{self.label(position)}: {shown(item)} is out of range for {self.dtypes[position]} "
                 f"({limits.min} to {limits.max})"
             )
         field_store(target, field.size, number)
@@ -210,25 +240,20 @@ cdef class Schema:
     cdef int encode_float(self, Py_ssize_t position, object item, char *target) except -1:
         cdef field_t *field = &self.fields[position]
         cdef double number
-        cdef float single
         try:
             number = PyFloat_AsDouble(item)
-            if field.size == 8:
-                memcpy(target, &number, 8)
-                return 0
-            if field.size == 2:
-                PyFloat_Pack2(number, target, LITTLE_ENDIAN_HALVES)
-                return 0
         except TypeError:
             raise TypeError(f"{self.label(position)}: {type(item).__name__} is not a number") from None
         except OverflowError:
+            number = INFINITY
+            overflow = True
+        else:
+            float_store(target, field.size, number)
+            overflow = isfinite(number) and not isfinite(float_load(target, field.size))
+        if overflow:
             raise OverflowError(
-                f"{self.label(position)}: {item} is out of range for {self.dtypes[position]}"
-            ) from None
-        single = <float>number
-        if isfinite(number) and not isfinite(single):
-            raise OverflowError(f"{self.label(position)}: {item} is out of range for float32")
-        memcpy(target, &single, 4)
+                f"{self.label(position)}: {shown(item)} is out of range for {self.dtypes[position]}"
+            )
         return 0
 
     cdef int encode_bytes(self, Py_ssize_t position, object item, char *target) except -1:
@@ -293,8 +318,6 @@ cdef class Schema:
     cdef object decode_field(self, Py_ssize_t position, const char *source):
         cdef field_t *field = &self.fields[position]
         cdef uint64_t number, sign
-        cdef double real
-        cdef float single
         cdef Py_ssize_t length
         if field.kind == KIND_UNSIGNED:
             return field_load(source, field.size)
@@ -303,13 +326,7 @@ cdef class Schema:
             sign = (field_limit(field.size) >> 1) + 1
             return <int64_t>((number ^ sign) - sign)
         if field.kind == KIND_FLOAT:
-            if field.size == 8:
-                memcpy(&real, source, 8)
-                return real
-            if field.size == 4:
-                memcpy(&single, source, 4)
-                return <double>single
-            return PyFloat_Unpack2(source, LITTLE_ENDIAN_HALVES)
+            return float_load(source, field.size)
         if field.kind == KIND_BOOL:
             return source[0] != 0
         if field.kind == KIND_NUMPY:
@@ -368,12 +385,13 @@ cdef class Schema:
         delta.magnitude = PyLong_AsUnsignedLongLong(abs(number))
         if delta.magnitude == <uint64_t>-1 and PyErr_Occurred() is not NULL:
             PyErr_Clear()
-            raise OverflowError(f"by: {by} is out of range for {self.label(position)}")
+            raise OverflowError(f"by: {shown(number)} is out of range for {self.label(position)}")
         return 0
 
     def deltas_of(self, Py_ssize_t position, list items):
         """`encode_delta` of each item, as an array of structs; O(items)."""
         cdef Py_ssize_t row
+        self.label(position)    # refuses a position that there is not
         rows = np.zeros(len(items), DELTA_DTYPE)
         cdef size_t base = rows.ctypes.data
         for row in range(len(items)):
@@ -397,12 +415,15 @@ def schema_of(dtype):
     return Schema(dtype, "value")
 
 
-def record_from(dtype, bytes packed):
-    """A Record from its packed bytes; pickles of records call it."""
+def record_from(dtype, tuple items):
+    """A Record from its items; pickles of records call it."""
     cdef Schema schema = schema_of(dtype)
-    if len(packed) != schema.size:
-        raise ValueError(f"{len(packed)} bytes are no record of the {schema.size} bytes of {dtype}")
-    return schema.decode(packed)
+    if not schema.is_record:
+        raise TypeError(f"{dtype} is no structured dtype")
+    record = record_new(schema)
+    memset(record.data, 0, schema.size)
+    schema.encode(items, record.data)
+    return record
 
 
 cdef object record_field(Record record, Py_ssize_t position):
@@ -496,7 +517,7 @@ cdef class Record:
 
     def __reduce__(self):
         cdef Schema schema = record_schema(self)
-        return record_from, (schema.dtype, PyBytes_FromStringAndSize(self.data, schema.size))
+        return record_from, (schema.dtype, schema.decode_tuple(self.data))
 
     @property
     def _fields(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import (
     Callable,
     ItemsView,
@@ -96,11 +97,6 @@ class SlabCache(BatchCore):
         """The dtype of values, as given."""
         return self._value_schema.dtype
 
-    @property
-    def bytes_per_entry(self) -> float:
-        """`nbytes / capacity`."""
-        return self.nbytes / self.capacity
-
     def stats(self) -> Stats:
         """Counts since construction or `reset_stats()`, and the size. O(1).
 
@@ -151,6 +147,8 @@ class SlabCache(BatchCore):
 
         Stops at the first item that raises; the items before it stay.
         """
+        if other is self:
+            return
         pairs: Iterable[Any] = other
         if isinstance(other, Mapping):
             pairs = other.items()
@@ -165,7 +163,7 @@ class SlabCache(BatchCore):
             return True
         if not isinstance(other, Mapping):
             return NotImplemented
-        keys, values = self.snapshot()
+        _, keys, values = self._export()
         if len(other) != len(keys):
             return False
         if isinstance(other, SlabCache) and (self.key_dtype, self.value_dtype) == (
@@ -176,7 +174,7 @@ class SlabCache(BatchCore):
             return bool(found.all()) and np.array_equal(values, theirs)
         look_up = other.peek if isinstance(other, SlabCache) else other.get
         absent = object()
-        frozen = type(self)._from_rows(self.key_dtype, self.value_dtype, len(keys) or 1, keys, values)
+        frozen = SlabCache._from_rows(self.key_dtype, self.value_dtype, len(keys) or 1, keys, values)
         try:
             return all(_equal(value, look_up(key, absent)) for key, value in frozen.items())
         except (TypeError, ValueError, OverflowError):  # a key that the other mapping cannot have
@@ -190,7 +188,7 @@ class SlabCache(BatchCore):
     ) -> SlabCache:
         cache = cls.__new__(cls)
         SlabCache.__init__(cache, capacity, key, value)
-        cache.put_many(keys, values)
+        SlabCache.put_many(cache, keys, values)
         return cache
 
     def copy(self) -> SlabCache:
@@ -201,25 +199,33 @@ class SlabCache(BatchCore):
         >>> cache.copy() == cache
         True
         """
-        return type(self)._from_rows(self.key_dtype, self.value_dtype, self.capacity, *self.snapshot())
+        copied = type(self)._from_rows(self.key_dtype, self.value_dtype, *self._export())
+        if hasattr(self, "__dict__"):  # a subclass has attributes of its own
+            copied.__dict__.update(self.__dict__)
+        return copied
 
     def __copy__(self) -> SlabCache:
         return self.copy()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SlabCache:
-        return self.copy()
+        copied = self.copy()
+        memo[id(self)] = copied
+        if hasattr(self, "__dict__"):
+            copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = (self.key_dtype, self.value_dtype, self.capacity, *self.snapshot())
-        return type(self)._from_rows, arguments
+        arguments = (self.key_dtype, self.value_dtype, *self._export())
+        return type(self)._from_rows, arguments, getattr(self, "__dict__", None) or None
 
 
 MutableMapping.register(SlabCache)
 
 
 def _equal(mine: Any, theirs: Any) -> bool:
-    equal = mine == theirs
-    return bool(equal.all()) if isinstance(equal, np.ndarray) else bool(equal)
+    if isinstance(mine, np.ndarray) or isinstance(theirs, np.ndarray):
+        return np.array_equal(mine, theirs)
+    return bool(mine == theirs)
 
 
 class SlabKeys(KeysView[Any]):

@@ -8,9 +8,11 @@ modified.
 from __future__ import annotations
 
 import array
+from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.ma import MaskedArray  # here, not lazily: an import in a forked child can wait for ever
 
 from slabcache._record import DELTA_DTYPE
 from slabcache.schema import convert
@@ -31,6 +33,8 @@ def as_rows(schema: Schema, source: object) -> Array:
     """
     if not isinstance(source, (np.ndarray, np.generic)) and not _is_array_like(source):
         return schema.encode_rows(_items(schema, source))
+    if isinstance(source, MaskedArray):
+        raise TypeError(f"{schema.role}s are masked; take compressed() or filled() first")
     rows = np.asarray(source)
     if schema.packed.names is None:
         rows = _plain_rows(schema, rows)
@@ -71,9 +75,9 @@ def as_deltas(schema: Schema, position: int, by: object, count: int) -> Array:
     """What `increment_many` adds to each row: one struct for all rows, or one for each."""
     field = schema.dtypes[position]
     if not isinstance(by, np.ndarray) and not _is_array_like(by):
-        if np.ndim(by) == 0:  # type: ignore[arg-type]
-            return schema.deltas_of(position, [by])
-        return _matching(schema.deltas_of(position, list(by)), count)  # type: ignore[call-overload]
+        if isinstance(by, Iterable):
+            return _matching(schema.deltas_of(position, list(by)), count)
+        return schema.deltas_of(position, [by])
     source = np.asarray(by)
     if source.ndim == 0:
         return schema.deltas_of(position, [source.item()])
@@ -108,13 +112,13 @@ def _is_array_like(source: object) -> bool:
 
 
 def _items(schema: Schema, source: object) -> list[object]:
-    if not isinstance(source, (str, bytes, bytearray)):
-        try:
-            return list(source)  # type: ignore[call-overload, no-any-return]
-        except TypeError:
-            pass
-    kind = type(source).__name__
-    raise TypeError(f"{schema.role}s must be an array or an iterable of {schema.role}s, not {kind}")
+    # Iterating over text gives characters. Over a mapping or set it gives keys, in an order of its own.
+    strings = isinstance(source, (str, bytes, bytearray))
+    unordered = schema.role == "value" and isinstance(source, (Mapping, Set))
+    if strings or unordered or not isinstance(source, Iterable):
+        kind = type(source).__name__
+        raise TypeError(f"{schema.role}s must be an array or a sequence of {schema.role}s, not {kind}")
+    return list(source)
 
 
 def _plain_rows(schema: Schema, source: Array) -> Array:
@@ -183,7 +187,7 @@ def _refuse_bool_keys(schema: Schema, column: Array, label: str) -> None:
 
 def out_array(schema: Schema, out: object, outer: tuple[int, ...]) -> Array:
     """`out`, after checking that it can take the values of keys of shape `outer`."""
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, MaskedArray):
         raise TypeError(f"out must be an array of the value dtype, not {type(out).__name__}")
     base, shape = schema.dtype.subdtype or (schema.dtype, ())
     if out.dtype != base:

@@ -140,6 +140,8 @@ def _kind(native: np.dtype[Any], member: np.dtype[Any], role: Role, label: str) 
         instead = "records cannot be nested: give each inner field a place of its own"
     elif base.kind == "f" and base.itemsize > 8:
         instead = instead or "use f8"
+    elif base.kind in "Mm" and np.datetime_data(base)[0] == "generic":
+        instead = instead or f"name its unit: {base.kind}8[s]"
     elif native.itemsize == 0:
         instead = instead or "give it a size of at least one byte"
     elif base.kind not in "iufbSVMm":
@@ -169,8 +171,6 @@ def encode_numpy(dtype: np.dtype[Any], item: object, label: str) -> bytes:
             raise TypeError(f"{label}: {type(item).__name__} is not an array of {base}")
         if array.shape != shape:
             raise ValueError(f"{label}: shape {array.shape} is not {shape}")
-        if base.kind == "f" and not isinstance(item, (np.ndarray, np.generic)):
-            return _floats(array, base, label).tobytes()
         return convert(array, base, label).tobytes()
     if not isinstance(item, _TIME_TYPES[dtype.kind]):
         raise TypeError(f"{label}: {type(item).__name__} is not a {dtype}")
@@ -215,17 +215,6 @@ def convert(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np
     if source.kind in _TAKEN_FROM.get(dtype.kind, "") and np.can_cast(source, dtype, "safe"):
         return _exact_times(array, dtype, label) if dtype.kind in "Mm" else array.astype(dtype)
     raise TypeError(f"{label}: an array of {source} cannot be taken as {dtype} without loss")
-
-
-def _floats(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np.ndarray[Any, Any]:
-    """Python numbers as floats, rounded as a float field rounds one."""
-    if array.dtype.kind not in "iuf":
-        return convert(array, dtype, label)
-    with np.errstate(over="ignore"):
-        floats = array.astype(dtype)
-    if np.any(np.isinf(floats) & np.isfinite(array)):
-        raise OverflowError(f"{label}: {array} is out of range for {dtype}")
-    return floats
 
 
 def _exact_times(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np.ndarray[Any, Any]:
