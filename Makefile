@@ -1,7 +1,11 @@
 # make demo    the main job: what garbage collection does to a cache, and what it does to this one
 # make test    the tests, on a debug build that checks every invariant and on the build users get
 #
-# Both create the virtual environment they need. Another interpreter: make test PYTHON=python3.13
+# Both create the virtual environment they need.
+#
+# make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
+# make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
+# make compare | lint | types | coverage | sanitize | package | clean    see CONTRIBUTING.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +19,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/*)
 .PHONY: help demo test compare test-debug test-release lint types coverage sanitize package clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
 # ---- what users run -------------------------------------------------------------------------------
 

@@ -72,6 +72,10 @@ setup(
             "initializedcheck": False,
             "nonecheck": False,
             "freethreading_compatible": True,
+            # Builtin methods check the type of `self`; functions bound by Cython do not.
+            "binding": False,
+            "embedsignature": True,
+            "embedsignature.format": "clinic",
         },
     ),
     options={"build": {"build_base": build_base}},

@@ -302,10 +302,51 @@ def test_broadcast_arrays_are_taken() -> None:
     assert cache.stats()[:6] == (0, 0, 1, 4, 0, 0)
 
 
-def test_fields_go_by_position(cache: SlabCache) -> None:
-    """As in numpy's assignment: names do not matter when they do not occur in the cache's dtype."""
-    keys = pairs(3).astype([("a", "u8"), ("b", "u8")])
-    assert cache.contains_many(keys).tolist() == [True] * 3
+def test_fields_go_by_name() -> None:
+    """numpy would cast by position, and swap two fields of one type in silence."""
+    cache = SlabCache(4, [("a", "u8"), ("b", "u8")], [("x", "i4"), ("y", "i4")])
+    cache[1, 2] = (3, 4)
+    swapped = np.array([(2, 1)], [("b", "u4"), ("a", "u8")])
+    assert cache.contains_many(swapped).tolist() == [True]
+    assert swapped[0] in cache
+    cache.put_many(swapped, np.array([(40, 30)], [("y", "i2"), ("x", "i8")]))
+    assert dict(cache.items()) == {(1, 2): (30, 40)}
+    for other in (np.zeros(1, [("c", "u8"), ("b", "u8")]), np.zeros(1, [("a", "u8")])):
+        with pytest.raises(TypeError, match="fields"):
+            cache.contains_many(other)
+        with pytest.raises(TypeError, match="fields"):
+            other[0] in cache  # noqa: B015
+
+
+def test_empty_arrays_of_numpys_default_dtype() -> None:
+    cache = SlabCache(4, [("a", "u8"), ("b", "u8")], "i4")
+    assert cache.get_many(np.array([]))[0].shape == (0,)
+    assert cache.put_many(np.array([]), np.array([])) == 0
+
+
+@pytest.mark.parametrize("by", [iter([1, 2]), (n for n in (1, 2)), {0: 1, 1: 2}.values(), range(1, 3)])
+def test_increments_from_any_iterable(by: Any) -> None:
+    cache = SlabCache(4, "u8", "i4")
+    cache.update({1: 10, 2: 20})
+    assert cache.increment_many([1, 2], by=by)[0].tolist() == [11, 22]
+
+
+@pytest.mark.parametrize("values", [{7: 70}, {70}, np.ma.masked_array([70], [True]), "7", 70])
+def test_what_is_no_sequence_of_values(values: Any) -> None:
+    cache = SlabCache(4, "u8", "i4")
+    with pytest.raises(TypeError, match="values"):
+        cache.put_many([1], values)
+    assert len(cache) == 0
+
+
+def test_out_for_a_single_subarray() -> None:
+    cache = SlabCache(4, "u8", ("f4", (3,)))
+    cache[1] = [1, 2.5, 3]
+    out = np.zeros(3, "f4")
+    values, found = cache.get_many(np.array(1, "u8"), out=out)
+    assert values is out
+    assert (out.tolist(), bool(found)) == ([1, 2.5, 3], True)
+    assert cache.get_many(np.array(1, "u8"))[0].tolist() == [1, 2.5, 3]
 
 
 def test_dtypes_of_the_results() -> None:

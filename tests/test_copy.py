@@ -170,3 +170,27 @@ def test_pickle_of_a_damaged_state_is_refused() -> None:
         except Exception:  # noqa: BLE001, S110, RUF100
             continue
         assert not isinstance(loaded, SlabCache)
+
+
+class Labelled(SlabCache):
+    """A subclass with an attribute, and with a length of its own."""
+
+    def __init__(self, name: list[str]) -> None:
+        super().__init__(4, "u8", "u8")
+        self.name = name
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_what_a_subclass_adds() -> None:
+    cache = Labelled(["a"])
+    cache.update({1: 10, 2: 20})
+    assert cache.snapshot()[0].tolist() == [1, 2]
+    shallow, deep = copy.copy(cache), copy.deepcopy(cache)
+    for other in (shallow, deep, pickle.loads(pickle.dumps(cache))):
+        assert type(other) is Labelled
+        assert other.name == ["a"]
+        assert list(other) == [1, 2]
+    assert shallow.name is cache.name
+    assert deep.name is not cache.name

@@ -482,7 +482,7 @@ BAD_KEY_ARRAYS: list[tuple[str, Any, Any, type[Exception] | tuple[type[Exception
     ("one dimension for fields", KEY, np.zeros(2, "u4"), (TypeError, ValueError)),
     ("floats for fields", KEY, np.zeros((3, 2)), TypeError),
     ("another arity", KEY, np.zeros(2, "u4,i2,i2"), TypeError),
-    ("names at other positions", KEY, np.zeros(2, [("b", "i2"), ("a", "u4")]), TypeError),
+    ("other names", KEY, np.zeros(2, [("c", "u4"), ("d", "i2")]), TypeError),
     ("one name at another position", KEY, np.zeros(2, [("z", "u4"), ("a", "i2")]), TypeError),
     ("float field", KEY, np.zeros(2, [("a", "u4"), ("b", "f4")]), TypeError),
     ("bool field", KEY, np.zeros(2, [("a", "u4"), ("b", "?")]), TypeError),
@@ -674,3 +674,44 @@ def test_properties_are_read_only(name: str) -> None:
     cache = scalars()
     with unchanged(cache), pytest.raises(AttributeError):
         setattr(cache, name, getattr(cache, name))
+
+
+@pytest.mark.parametrize("huge", [10**5000, -(10**5000)], ids=["above", "below"])
+def test_integers_too_long_to_print(huge: int) -> None:
+    """Python refuses to print them; the message must not."""
+    cache = SlabCache(2, "u8", [("n", "i8"), ("x", "f4")])
+    cache[1] = (2, 3)
+    for call in (
+        lambda: huge in cache,
+        lambda: cache.get(huge),
+        lambda: cache.__setitem__(1, (huge, 0)),
+        lambda: cache.__setitem__(1, (0, huge)),
+        lambda: cache.increment(1, "n", by=huge),
+    ):
+        with unchanged(cache), pytest.raises(OverflowError, match="bits"):
+            call()
+
+
+@pytest.mark.parametrize("code", ["M8", "m8", [("t", "M8")]])
+def test_times_without_a_unit(code: Any) -> None:
+    with pytest.raises(TypeError, match=r"M8\[s\]|m8\[s\]"):
+        SlabCache(2, "u8", code)
+
+
+def test_items_of_a_subarray_are_taken_as_fields_are() -> None:
+    cache = SlabCache(2, "u8", ("u8", (2,)))
+    cache[1] = [2**64 - 1, 1]
+    assert cache[1].tolist() == [2**64 - 1, 1]
+    for items, error in (
+        ([2**64, 1], OverflowError),
+        ([-1, 1], OverflowError),
+        ([1.5, 1], TypeError),
+        ([1], ValueError),
+        ([[1], [2, 3]], TypeError),
+        (None, TypeError),
+    ):
+        with unchanged(cache), pytest.raises(error):
+            cache[1] = items
+    texts = SlabCache(2, "u8", ("S3", (2,)))
+    with pytest.raises(ValueError, match="4 bytes"):
+        texts[1] = [b"abcd", b"a"]

@@ -267,3 +267,17 @@ def test_a_cache_that_dies_within_its_callback() -> None:
     holder.append(SlabCache(1, "u4", "i8", on_evict=let_go))
     assert holder[0].put_many([1, 2], [1, 2]) == 1
     assert holder == []
+
+
+def test_a_callback_in_c_that_recurses() -> None:
+    """No Python frame stands between its calls, so the core itself must count them."""
+
+    class Echo(SlabCache):
+        def __init__(self) -> None:
+            super().__init__(1, "u8", "u8", on_evict=self.put_many)
+
+    cache = Echo()
+    cache[1] = 1
+    with pytest.raises(RecursionError):
+        cache[2] = 2
+    cache._check()

@@ -243,3 +243,34 @@ SHARED = """
 
 def test_reading_shares_the_parents_pages() -> None:
     assert run(PREAMBLE + SHARED) == "done\n"
+
+
+HOOKS = (
+    """
+    import os, sys
+
+    cache = None
+
+    def use():
+        if cache is not None:
+            cache.put_many(keys, keys)
+            cache.clear()
+            cache.put_many(keys, keys)
+            cache._check()
+
+    # Registered before slabcache is imported: 'before' runs after its own hook, the others before it.
+    os.register_at_fork(before=use, after_in_parent=use, after_in_child=use)
+"""
+    + PREAMBLE
+    + """
+    keys = np.arange(5_000)
+    cache = SlabCache(5_000, "u8", "u8")
+    for _ in range(3):
+        wait(child(use))
+    print("done")
+"""
+)
+
+
+def test_at_fork_hooks_may_use_a_cache() -> None:
+    assert run(HOOKS) == "done\n"

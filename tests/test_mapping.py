@@ -591,3 +591,27 @@ def test_subclass_that_overrides_an_operation() -> None:
     assert loud[1] == 6
     assert loud.peek(1) == 5
     assert loud.get_many([1])[0].tolist() == [5]
+
+
+def test_update_with_itself() -> None:
+    cache = SlabCache(4, "u8", "u8")
+    cache.update({1: 10, 2: 20})
+    cache.update(cache)
+    assert list(cache.items()) == [(1, 10), (2, 20)]
+
+
+def test_arrays_are_equal_as_wholes() -> None:
+    cache = SlabCache(4, "u8", ("f4", (3,)))
+    cache[1] = [1, 1, 1]
+    assert 1.0 not in cache.values()
+    assert [1, 2] not in cache.values()
+    assert (1, [1, 2]) not in cache.items()
+    assert cache != {1: 1.0}
+    assert [1, 1, 1] in cache.values()
+    assert cache == {1: np.ones(3)}
+
+
+def test_an_iterator_cannot_be_made_without_a_cache() -> None:
+    kind = type(iter(SlabCache(1, "u8", "u8")))
+    with pytest.raises(TypeError):
+        kind.__new__(kind)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts import run
 from slabcache import SlabCache
 
 STATE = [("n", "u4"), ("twice", "u8"), ("raw", "V9")]
@@ -347,3 +348,35 @@ def test_one_iterator_shared_by_threads() -> None:
     together_seen = seen[0] + seen[1] + seen[2]
     assert set(together_seen) <= set(range(2000))  # no crash, nothing made up
     cache._check()
+
+
+EXIT = """
+    import threading, time
+    import numpy as np
+    from slabcache import SlabCache
+
+    cache = SlabCache(200_000, "u8", "u8")
+    keys = np.arange(200_000)
+
+    def work():
+        while True:
+            cache.put_many(keys, keys)
+
+    for _ in range(3):
+        threading.Thread(target=work, daemon=True).start()
+
+    class Late:  # its finalizer runs when the threads are gone for good, wherever they were
+        def __del__(self):
+            cache[1] = 2
+            assert cache[1] == 2
+            cache.get_many(keys)
+
+    late = Late()
+    time.sleep(0.2)
+    print("done", flush=True)
+"""
+
+
+def test_the_interpreter_exits_in_the_middle_of_batches() -> None:
+    for _ in range(5):
+        assert run(EXIT) == "done\n"

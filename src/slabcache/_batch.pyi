@@ -1,7 +1,7 @@
 """Types of the extension module `slabcache._batch`."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,16 @@ class BatchCore(CacheCore):
     def peek_many(self, keys: _Rows, *, out: _Array | None = None) -> tuple[_Array, _Bools]: ...
     def contains_many(self, keys: _Rows) -> _Bools: ...
     def touch_many(self, keys: _Rows) -> _Bools: ...
-    def put_many(self, keys: _Rows, values: _Rows, *, return_evicted: bool = False) -> Any: ...
+    @overload
+    def put_many(self, keys: _Rows, values: _Rows, *, return_evicted: Literal[False] = False) -> int: ...
+    @overload
+    def put_many(
+        self, keys: _Rows, values: _Rows, *, return_evicted: Literal[True]
+    ) -> tuple[_Array, _Array]: ...
+    @overload
+    def put_many(
+        self, keys: _Rows, values: _Rows, *, return_evicted: bool
+    ) -> int | tuple[_Array, _Array]: ...
     def delete_many(self, keys: _Rows) -> _Bools: ...
     def increment_many(
         self, keys: _Rows, field: str | None = None, by: npt.ArrayLike | Iterable[float] = 1

@@ -10,7 +10,7 @@ from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._core cimport CacheCore, empty_rows
-from slabcache._field cimport field_t
+from slabcache._field cimport delta_t, field_t
 from slabcache._kernels cimport (
     batch_contains,
     batch_delete,
@@ -29,8 +29,12 @@ from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
 cnp.import_array()
 
 
-cdef inline column_t column_of(cnp.ndarray rows) noexcept:
+cdef column_t column_of(cnp.ndarray rows, Py_ssize_t size, cnp.npy_intp count) except *:
+    """Where `count` rows of `size` bytes lie. Asked for after all code of the caller has run, right before
+    the lock: that code may have changed the array."""
     cdef column_t column
+    if cnp.PyArray_NDIM(rows) != 1 or cnp.PyArray_DIM(rows, 0) != count or cnp.PyArray_ITEMSIZE(rows) != size:
+        raise ValueError("an array was changed while the other arguments were read")
     column.base = cnp.PyArray_BYTES(rows)
     column.stride = cnp.PyArray_STRIDE(rows, 0)
     return column
@@ -63,31 +67,28 @@ cdef class BatchCore(CacheCore):
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
         cdef tuple shape = () if rows is not keys and is_single(keys) else (count,)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
-        cdef cnp.ndarray values
+        cdef cnp.ndarray plain = None, values
         cdef column_t key_column, value_column
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state
-        cdef bint direct = False, made = out is None
+        cdef bint direct = False
         if out is not None:
-            out = out_array(schema, out, shape)
+            plain = out_array(schema, out, shape)
             direct = schema.packed is schema.dtype and shape
-            if direct and np.may_share_memory(out, rows):
+            if direct and np.may_share_memory(plain, rows):
                 rows = rows.copy()
-        if cnp.PyArray_DIM(rows, 0) != count:
-            raise ValueError("keys changed their length while `out` was read")
-        values = out if direct else empty_rows(schema.packed, count)
-        key_column = column_of(rows)
-        value_column = column_of(values)
+        values = plain if direct else empty_rows(schema.packed, count)
+        key_column = column_of(rows, self._key_schema.size, count)
+        value_column = column_of(values, schema.size, count)
         state = self.enter(count)
         batch_read(&self.slab, &key_column, count, &value_column, found_data, counted)
         self.leave(state)
-        if out is None:
-            out = from_rows(schema, values)
-        elif not direct:
-            write_rows(schema, values.reshape(shape), out)
-        if shape:
-            return out, found
-        return (out[0, ...] if made else out), found.reshape(())
+        if out is not None:
+            if not direct:
+                write_rows(schema, values.reshape(shape), plain)
+            return out, found.reshape(shape)
+        made = from_rows(schema, values)
+        return (made, found) if shape else (made[0, ...], found.reshape(()))
 
     def get_many(self, keys, *, out=None):
         """The values of `keys`: a loop of `get`, in order, at memory speed and without the GIL.
@@ -135,7 +136,7 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
-        cdef column_t column = column_of(rows)
+        cdef column_t column = column_of(rows, self._key_schema.size, count)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state = self.enter(count)
         batch_contains(&self.slab, &column, count, found_data, touch)
@@ -166,7 +167,7 @@ cdef class BatchCore(CacheCore):
 
     # ---- writing ---------------------------------------------------------------------------------------
 
-    def put_many(self, keys, values, *, return_evicted=False):
+    def put_many(self, keys, values, *, bint return_evicted=False):
         """Write n entries: a loop of `cache[key] = value`, in order, without the GIL.
 
         Parameters
@@ -199,7 +200,7 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
         cdef cnp.ndarray value_rows = self.rows_of(self._value_schema, values)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
-        cdef column_t key_column = column_of(rows), value_column = column_of(value_rows)
+        cdef column_t key_column, value_column
         cdef cnp.ndarray evicted_keys = None, evicted_values = None
         cdef rows_t evicted
         cdef rows_t *sink = NULL
@@ -207,6 +208,8 @@ cdef class BatchCore(CacheCore):
         cdef PyThreadState *state
         if cnp.PyArray_DIM(value_rows, 0) != count:
             raise ValueError(f"{count} keys do not match {len(value_rows)} values")
+        key_column = column_of(rows, self._key_schema.size, count)
+        value_column = column_of(value_rows, self._value_schema.size, count)
         if return_evicted or self.on_evict is not None:
             evicted_keys = empty_rows(self._key_schema.packed, count)
             evicted_values = empty_rows(self._value_schema.packed, count)
@@ -218,9 +221,9 @@ cdef class BatchCore(CacheCore):
         before = self.slab.header.counters.evictions - before
         self.leave(state)
         if sink is not NULL:
-            if <cnp.npy_intp>evicted.count < count:
-                evicted_keys = evicted_keys[:evicted.count].copy()
-                evicted_values = evicted_values[:evicted.count].copy()
+            # Views: what has left the cache must not be lost to a lack of memory for copies.
+            evicted_keys = evicted_keys[:evicted.count]
+            evicted_values = evicted_values[:evicted.count]
             if self.on_evict is not None and evicted.count:
                 self.report(evicted_keys, evicted_values)
         if not return_evicted:
@@ -239,7 +242,7 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
-        cdef column_t column = column_of(rows)
+        cdef column_t column = column_of(rows, self._key_schema.size, count)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state = self.enter(count)
         batch_delete(&self.slab, &column, count, found_data)
@@ -277,16 +280,15 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray deltas = as_deltas(schema, position, by, count)
         cdef cnp.ndarray results = empty_rows(schema.dtypes[position], count)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
-        cdef column_t key_column, delta_column = column_of(deltas), result_column = column_of(results)
+        cdef column_t key_column = column_of(rows, self._key_schema.size, count)
+        cdef column_t delta_column = column_of(deltas, sizeof(delta_t), cnp.PyArray_DIM(deltas, 0))
+        cdef column_t result_column = column_of(results, schema.fields[position].size, count)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef field_t *spec = &schema.fields[position]
         cdef cnp.npy_intp done
         cdef PyThreadState *state
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
-        if cnp.PyArray_DIM(rows, 0) != count:
-            raise ValueError("keys changed their length while `by` was read")
-        key_column = column_of(rows)
         state = self.enter(count)
         done = batch_increment(
             &self.slab, &key_column, count, spec, &delta_column, &result_column, found_data
@@ -294,7 +296,7 @@ cdef class BatchCore(CacheCore):
         self.leave(state)
         if done < count:
             raise OverflowError(
-                f"{schema.label(position)}: the increment of row {done} would wrap; "
+                f"{schema.label(position)}: the sum in row {done} is out of range; "
                 "the rows before it are done"
             )
         # In the byte order that the user's dtype has.

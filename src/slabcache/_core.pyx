@@ -115,8 +115,8 @@ cdef inline char *scratch_data(bytes large, char *small) noexcept:
 
 
 cdef uint64_t checked_capacity(object capacity) except 0:
-    if isinstance(capacity, bool):
-        raise TypeError("capacity must be an integer, not bool")
+    if isinstance(capacity, bool) or not hasattr(capacity, "__index__"):
+        raise TypeError(f"capacity must be an integer, not {type(capacity).__name__}")
     number = as_index(capacity)
     if not 1 <= number <= CAPACITY_MAX:
         raise ValueError(f"capacity must be from 1 to {CAPACITY_MAX}, not {number}")
@@ -201,11 +201,10 @@ cdef class CacheCore(Typed):
 
     cdef PyThreadState *enter(self, uint64_t rows) noexcept:
         """Lock for a batch; a large one lets the GIL go."""
-        if rows < BATCH_ROWS:
-            lock_acquire(&self.lock)
-            return NULL
-        batch_enter(&self.lock)
-        return PyEval_SaveThread()
+        if rows >= BATCH_ROWS and batch_enter(&self.lock):
+            return PyEval_SaveThread()
+        lock_acquire(&self.lock)
+        return NULL
 
     cdef void leave(self, PyThreadState *state) noexcept:
         if state is NULL:
@@ -494,7 +493,7 @@ cdef class CacheCore(Typed):
         if slot == NIL:
             raise KeyError(key)
         if not fits:
-            raise OverflowError(f"{self._value_schema.label(position)}: adding {by} would wrap")
+            raise OverflowError(f"{self._value_schema.label(position)}: the sum with {by} is out of range")
         return self._value_schema.decode_field(position, result)
 
     def update_fields(self, key, /, **fields):

@@ -9,9 +9,9 @@
  *
  * Gate. fork() copies the memory of a batch that another thread is in the middle of, but not the
  * thread: the child would own a cache that is half-way through a change and locked for ever. So a
- * batch that lets the GIL go counts itself in, and fork waits until none runs and holds new ones back,
- * but for those of the forking thread itself, whose other at-fork hooks may use a cache. Scalar calls
- * need no gate: fork runs with the GIL held, or with the world stopped.
+ * batch that lets the GIL go counts itself in, and fork waits until none runs. While a fork is under way
+ * new ones keep the GIL instead of waiting: other at-fork hooks may wait for their thread, or be it.
+ * Scalar calls need no gate: fork runs with the GIL held, or with the world stopped.
  *
  * No call here allocates, runs Python code or drops a reference.
  */
@@ -46,31 +46,18 @@ typedef pthread_cond_t native_signal_t;
 
 /* ---- the gate ---------------------------------------------------------------------------------- */
 
-static native_mutex_t gate_mutex = NATIVE_MUTEX_INIT; /* owns the next four; never held for long */
+static native_mutex_t gate_mutex = NATIVE_MUTEX_INIT; /* owns the next three; never held for long */
 static native_signal_t gate_changed = NATIVE_SIGNAL_INIT;
 static long gate_batches = 0; /* batches that run without the GIL, or wait for their cache */
 static int gate_closed = 0;   /* a fork is under way */
-static unsigned long gate_owner = 0; /* the thread that forks, while the gate is closed */
 
 static inline int gate_try_enter(void)
 {
     native_mutex_lock(&gate_mutex);
-    int open = !gate_closed || gate_owner == PyThread_get_thread_ident();
+    int open = !gate_closed;
     gate_batches += open;
     native_mutex_unlock(&gate_mutex);
     return open;
-}
-
-static inline void gate_enter(void) /* with the GIL */
-{
-    while (!gate_try_enter()) {
-        Py_BEGIN_ALLOW_THREADS
-        native_mutex_lock(&gate_mutex);
-        while (gate_closed)
-            native_signal_wait(&gate_changed, &gate_mutex);
-        native_mutex_unlock(&gate_mutex);
-        Py_END_ALLOW_THREADS
-    }
 }
 
 static inline void gate_leave(void)
@@ -89,7 +76,6 @@ static inline void gate_close(void) /* before fork, with the GIL */
     while (gate_closed) /* another thread is about to fork */
         native_signal_wait(&gate_changed, &gate_mutex);
     gate_closed = 1;
-    gate_owner = PyThread_get_thread_ident();
     while (gate_batches)
         native_signal_wait(&gate_changed, &gate_mutex);
     native_mutex_unlock(&gate_mutex);
@@ -236,11 +222,14 @@ static inline void lock_release_batch(lock_t *lock) /* without the GIL */
 
 #endif
 
-/* A batch that lets the GIL go. In this order, so that fork never sees a lock that is held. */
-static inline void batch_enter(lock_t *lock)
+/* A batch that lets the GIL go. In this order, so that fork never sees a lock that is held. False, and
+   nothing done, while a fork is under way: the batch then has to run like a scalar call. */
+static inline int batch_enter(lock_t *lock)
 {
-    gate_enter();
+    if (!gate_try_enter())
+        return 0;
     lock_acquire_batch(lock);
+    return 1;
 }
 
 static inline void batch_leave(lock_t *lock) /* without the GIL */

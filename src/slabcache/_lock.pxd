@@ -19,7 +19,7 @@ cdef extern from "_lock.h" nogil:
 cdef extern from "_lock.h":
     void lock_acquire(lock_t *lock)
     void lock_release(lock_t *lock)
-    void batch_enter(lock_t *lock)
+    bint batch_enter(lock_t *lock)
     void batch_leave(lock_t *lock) nogil
     void gate_close()
     void gate_open()

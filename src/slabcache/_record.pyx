@@ -124,6 +124,7 @@ cdef class Schema:
     cdef int encode(self, object item, char *target) except -1:
         """Write the packed record of `item` to the `size` bytes at `target`."""
         cdef Py_ssize_t position
+        cdef bytes packed
         if self.fields is NULL:
             raise RuntimeError("the cache is not initialised: its __init__ has not run")
         if not self.is_record:
@@ -140,7 +141,11 @@ cdef class Schema:
             return 0
         if isinstance(item, np_void) and item.dtype.names is not None:
             if self.role == "key":
-                return self.encode(item.item(), target)
+                from slabcache.rows import as_rows     # which imports this module
+
+                packed = as_rows(self, item).tobytes()
+                memcpy(target, PyBytes_AS_STRING(packed), self.size)
+                return 0
             return self.encode_named(item.dtype.names, item, target)
         if self.role == "value":
             if isinstance(item, Record):
@@ -192,7 +197,10 @@ cdef class Schema:
     cdef bytes encode_items(self, Py_ssize_t position, object items):
         """The packed bytes of a subarray field given as nested sequences: each item as a field takes it."""
         base, shape = self.dtypes[position].subdtype
-        nested = np.asarray(items, dtype=object)
+        try:
+            nested = np.asarray(items, dtype=object)
+        except ValueError:
+            raise ValueError(f"{self.label(position)}: the items do not have the shape {shape}") from None
         if items is None or isinstance(items, (str, Mapping)):
             raise TypeError(f"{self.label(position)}: {type(items).__name__} is not an array of {base}")
         if nested.shape != shape:
@@ -211,6 +219,8 @@ cdef class Schema:
         if not PyLong_CheckExact(item):
             if PyBool_Check(item) and self.role == "key":
                 raise TypeError(f"{self.label(position)}: bool is not an integer key")
+            if isinstance(item, np_bool) and self.role == "value":
+                item = bool(item)
             try:
                 item = as_index(item)
             except TypeError:
@@ -341,7 +351,9 @@ cdef class Schema:
 
     cdef Py_ssize_t position_of(self, object name) except -1:
         """The position of the field `name`; ValueError when there is none."""
-        position = self.positions.get(name) if isinstance(name, str) and self.is_record else None
+        if not isinstance(name, str):
+            raise TypeError(f"a field is named by a str, not by {type(name).__name__} {name!r}")
+        position = self.positions.get(name) if self.is_record else None
         if position is None:
             fields = self.names or "none: the value is a scalar"
             raise ValueError(f"there is no field {name!r}; the fields are {fields}")
@@ -465,6 +477,9 @@ cdef class Record:
             return PyObject_GenericGetAttr(self, name)
         return record_field(self, position)
 
+    def __setattr__(self, name, value):
+        raise AttributeError(f"a Record is immutable; write {name!r} with update_fields() of the cache")
+
     def __getitem__(self, index):
         cdef Schema schema = record_schema(self)
         cdef Py_ssize_t position
@@ -492,6 +507,8 @@ cdef class Record:
         """Equal to a record or tuple of equal items, whatever the field names, as named tuples are."""
         cdef tuple mine = record_schema(self).decode_tuple(self.data)
         cdef object theirs
+        if self is other:
+            return True
         if isinstance(other, Record):
             theirs = record_schema(<Record>other).decode_tuple((<Record>other).data)
         elif isinstance(other, tuple):
@@ -503,7 +520,9 @@ cdef class Record:
         return len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
 
     def __hash__(self):
-        return hash(record_schema(self).decode_tuple(self.data))
+        # NaN has another hash in each object that stands for it.
+        items = record_schema(self).decode_tuple(self.data)
+        return hash(tuple(["nan" if item != item else item for item in items]))
 
     def __repr__(self):
         fields = zip(record_schema(self).names, record_schema(self).decode_tuple(self.data), strict=True)

@@ -13,7 +13,7 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,15 @@ __all__ = ["SlabCache"]
 Array = np.ndarray[Any, Any]
 
 
-class SlabCache(BatchCore):
+if TYPE_CHECKING:
+    # Type checkers do not know of `register`, at the end of this file.
+    class _Mapping(BatchCore, MutableMapping[Any, Any]):
+        pass
+else:
+    _Mapping = BatchCore
+
+
+class SlabCache(_Mapping):
     """A typed LRU cache whose entries the garbage collector never sees.
 
     Keys and values are fixed-size records in one arena; the entry used longest ago is evicted when a new
@@ -124,15 +132,15 @@ class SlabCache(BatchCore):
     def __reversed__(self) -> Iterator[Any]:
         return self._iterate(backward=True, with_key=True, with_value=False)
 
-    def keys(self) -> KeysView[Any]:
+    def keys(self) -> SlabKeys:
         """A view of the keys, from least to most recent."""
         return SlabKeys(self)
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> SlabValues:
         """A view of the values, from least to most recent."""
         return SlabValues(self)
 
-    def items(self) -> ItemsView[Any, Any]:
+    def items(self) -> SlabItems:
         """A view of `(key, value)` pairs, from least to most recent.
 
         >>> cache = SlabCache(4, key="u8", value="i4")
@@ -142,7 +150,7 @@ class SlabCache(BatchCore):
         """
         return SlabItems(self)
 
-    def update(self, other: Any = (), /) -> None:
+    def update(self, other: Any = (), /) -> None:  # type: ignore[override]
         """`cache[key] = value` for each item of a mapping or of an iterable of pairs. O(items).
 
         Stops at the first item that raises; the items before it stay.
@@ -185,13 +193,13 @@ class SlabCache(BatchCore):
     @classmethod
     def _from_rows(
         cls, key: np.dtype[Any], value: np.dtype[Any], capacity: int, keys: Array, values: Array
-    ) -> SlabCache:
+    ) -> Self:
         cache = cls.__new__(cls)
         SlabCache.__init__(cache, capacity, key, value)
         SlabCache.put_many(cache, keys, values)
         return cache
 
-    def copy(self) -> SlabCache:
+    def copy(self) -> Self:
         """A cache of the same content, order, capacity and types; statistics start anew. O(size).
 
         >>> cache = SlabCache(2, key="u8", value="i4")
@@ -204,10 +212,10 @@ class SlabCache(BatchCore):
             copied.__dict__.update(self.__dict__)
         return copied
 
-    def __copy__(self) -> SlabCache:
+    def __copy__(self) -> Self:
         return self.copy()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SlabCache:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = self.copy()
         memo[id(self)] = copied
         if hasattr(self, "__dict__"):
@@ -217,6 +225,10 @@ class SlabCache(BatchCore):
     def __reduce__(self) -> tuple[Any, ...]:
         arguments = (self.key_dtype, self.value_dtype, *self._export())
         return type(self)._from_rows, arguments, getattr(self, "__dict__", None) or None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The attributes that a subclass has added."""
+        self.__dict__.update(state)
 
 
 MutableMapping.register(SlabCache)

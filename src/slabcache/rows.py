@@ -36,6 +36,8 @@ def as_rows(schema: Schema, source: object) -> Array:
     if isinstance(source, MaskedArray):
         raise TypeError(f"{schema.role}s are masked; take compressed() or filled() first")
     rows = np.asarray(source)
+    if rows.shape == (0,) and rows.dtype == np.float64:
+        return np.empty(0, schema.packed)  # what numpy makes of an empty list
     if schema.packed.names is None:
         rows = _plain_rows(schema, rows)
     elif schema.names is None:
@@ -157,18 +159,16 @@ def _matrix_rows(schema: Schema, source: Array) -> Array:
 
 
 def _structured_rows(schema: Schema, source: Array) -> Array:
-    """Rows of another structured dtype, field by field in order of position, as numpy casts them."""
+    """Rows of another structured dtype, field by field. By name, as the scalar call takes a record: numpy
+    would cast by position, and swap two fields in silence."""
     theirs, ours = source.dtype.names or (), schema.names or ()
-    if len(theirs) != len(ours):
-        raise TypeError(f"{schema.role}s: the fields {theirs} are not the fields {ours}")
-    for position, name in enumerate(theirs):
-        if name != ours[position] and name in ours:
-            raise TypeError(
-                f"{schema.role}s: the fields {theirs} are in another order than {ours}; reorder them"
-            )
+    if set(theirs) != set(ours):
+        raise TypeError(
+            f"{schema.role}s: the fields {theirs} are not the fields {ours}; rename or select them"
+        )
     rows = np.empty(source.shape, schema.packed)
-    for position, name in enumerate(theirs):
-        _fill(schema, rows[ours[position]], source[name], position)
+    for position, name in enumerate(ours):
+        _fill(schema, rows[name], source[name], position)
     return rows
 
 
@@ -186,9 +186,10 @@ def _refuse_bool_keys(schema: Schema, column: Array, label: str) -> None:
 
 
 def out_array(schema: Schema, out: object, outer: tuple[int, ...]) -> Array:
-    """`out`, after checking that it can take the values of keys of shape `outer`."""
+    """`out` as a plain array, after checking that it can take the values of keys of shape `outer`."""
     if not isinstance(out, np.ndarray) or isinstance(out, MaskedArray):
         raise TypeError(f"out must be an array of the value dtype, not {type(out).__name__}")
+    out = np.ndarray.view(out, np.ndarray)  # a subclass may say anything about itself
     base, shape = schema.dtype.subdtype or (schema.dtype, ())
     if out.dtype != base:
         raise TypeError(f"out must be an array of {base}, not of {out.dtype}")

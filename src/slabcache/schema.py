@@ -36,6 +36,10 @@ _INSTEAD_IN_KEYS = {
 }
 
 
+# numpy's own scalar types: a user-defined dtype may call itself of any kind.
+_BUILTIN = set(np.sctypeDict.values())
+
+
 class Field(NamedTuple):
     """One field of a packed record."""
 
@@ -125,7 +129,8 @@ def _refuse_overlap(members: list[tuple[str, np.dtype[Any], int]], role: Role) -
 
 
 def _native(member: np.dtype[Any]) -> np.dtype[Any]:
-    return member.newbyteorder("=")
+    # Dtypes that cannot be swapped are refused later, by kind.
+    return member.newbyteorder("=") if member.kind not in "TO" else member
 
 
 def _kind(native: np.dtype[Any], member: np.dtype[Any], role: Role, label: str) -> str:
@@ -144,7 +149,7 @@ def _kind(native: np.dtype[Any], member: np.dtype[Any], role: Role, label: str) 
         instead = instead or f"name its unit: {base.kind}8[s]"
     elif native.itemsize == 0:
         instead = instead or "give it a size of at least one byte"
-    elif base.kind not in "iufbSVMm":
+    elif base.kind not in "iufbSVMm" or base.type not in _BUILTIN:
         instead = instead or "use integers, floats, bool, S<n>, V<n> or datetime64"
     if instead is not None:
         raise TypeError(f"{label}: {member} is not supported; {instead}")
@@ -174,6 +179,8 @@ def encode_numpy(dtype: np.dtype[Any], item: object, label: str) -> bytes:
         return convert(array, base, label).tobytes()
     if not isinstance(item, _TIME_TYPES[dtype.kind]):
         raise TypeError(f"{label}: {type(item).__name__} is not a {dtype}")
+    if isinstance(item, datetime.datetime) and item.tzinfo is not None:
+        raise ValueError(f"{label}: {item} has a time zone, datetime64 has none; convert it to naive UTC")
     if not isinstance(item, np.generic):
         item = np.datetime64(item) if dtype.kind == "M" else np.timedelta64(item)  # type: ignore[call-overload]
     return _exact_times(np.asarray(item), dtype, label).tobytes()
@@ -205,6 +212,7 @@ def convert(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) -> np
         return array
     if source.kind in "iu" and dtype.kind in "iu":
         if not np.can_cast(source, dtype, "safe") and array.size:
+            array = array.copy()  # another thread may write to the caller's between check and cast
             limits = np.iinfo(dtype)
             for extreme in (int(array.min()), int(array.max())):
                 if not int(limits.min) <= extreme <= int(limits.max):
