@@ -522,3 +522,35 @@ def test_model_raises_what_stands_for_key_error() -> None:
     with pytest.raises(WrapsError):
         model.increment(1, None, 1)
     assert (model.put(2, 5), model.take_evicted()) == (1, [(1, 2**64 - 1)])
+
+
+def test_out_of_a_subclass_that_lies() -> None:
+    class Lying(np.ndarray):
+        shape = (2000,)  # type: ignore[assignment]
+        dtype = np.dtype("u8")
+
+    cache = SlabCache(4, "u8", "u8")
+    with pytest.raises(TypeError, match="out"):
+        cache.get_many(np.ones(2000, "u8"), out=np.zeros(1, "u1").view(Lying))
+
+
+def test_keys_that_change_while_the_other_arguments_are_read() -> None:
+    cache = SlabCache(2000, "u8", "u8")
+    keys = np.arange(64, dtype="u8")
+
+    class Values:
+        def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+            keys.dtype = np.dtype("u1")  # type: ignore[misc]
+            return np.zeros(64, "u8")
+
+    class By:
+        def __index__(self) -> int:
+            keys.shape = (8, 8)
+            return 1
+
+    with pytest.raises(ValueError, match="match"):
+        cache.put_many(keys, Values())
+    keys = np.arange(64, dtype="u8")
+    with pytest.raises(ValueError, match="changed"):
+        cache.increment_many(keys, by=By())
+    assert len(cache) == 0

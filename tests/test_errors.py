@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model import canon_items
-from slabcache import SlabCache
+from slabcache import Record, SlabCache
 
 KEY = np.dtype([("a", "u4"), ("b", "i2")])
 VALUE = np.dtype([("n", "u1"), ("x", "f4"), ("flag", "?"), ("text", "S3"), ("raw", "V2")])
@@ -715,3 +715,12 @@ def test_items_of_a_subarray_are_taken_as_fields_are() -> None:
     texts = SlabCache(2, "u8", ("S3", (2,)))
     with pytest.raises(ValueError, match="4 bytes"):
         texts[1] = [b"abcd", b"a"]
+
+
+@pytest.mark.parametrize("owner", [SlabCache, Record])
+def test_methods_called_on_something_else(owner: type) -> None:
+    for name in dir(owner):
+        method = getattr(owner, name)
+        if type(method).__name__ in ("method_descriptor", "wrapper_descriptor") and name not in dir(object):
+            with pytest.raises(TypeError):
+                method(5)

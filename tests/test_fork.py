@@ -274,3 +274,41 @@ HOOKS = (
 
 def test_at_fork_hooks_may_use_a_cache() -> None:
     assert run(HOOKS) == "done\n"
+
+
+ORDER = (
+    PREAMBLE
+    + """
+    cache = SlabCache(300_000, "u8", "u8")
+    keys = np.arange(300_000)
+    held = threading.Lock()
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            with held:
+                cache.put_many(keys, keys)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(5):
+        wait(child(lambda: cache._check()))
+    stop.set()
+    thread.join()
+    print("done")
+"""
+)
+
+
+def test_a_lock_of_another_fork_hook_held_around_batches() -> None:
+    """Its hook, registered earlier, runs after slabcache's own, and waits for a thread that runs a batch."""
+    script = """
+    import os
+    held = None
+    os.register_at_fork(
+        before=lambda: held and held.acquire(),
+        after_in_parent=lambda: held and held.release(),
+        after_in_child=lambda: held and held.release(),
+    )
+    """
+    assert run(script + ORDER) == "done\n"

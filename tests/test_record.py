@@ -218,3 +218,11 @@ def test_records_are_not_made_by_hand_from_nothing() -> None:
     except TypeError:
         return
     assert list(made) == []
+
+
+def test_nan_has_one_hash() -> None:
+    cache = SlabCache(2, "u8", [("x", "f8"), ("n", "u4")])
+    cache[1] = (float("nan"), 2)
+    found = cache[1]
+    assert hash(found) == hash(found) == hash(cache[1])
+    assert found in {found}
