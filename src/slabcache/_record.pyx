@@ -64,7 +64,6 @@ cdef dict KINDS = {
     "V": KIND_VOID,
     "n": KIND_NUMPY,
 }
-cdef tuple NAN_TYPES = (float, np.datetime64, np.timedelta64)
 np_bool = np.bool_
 np_void = np.void
 
@@ -75,6 +74,10 @@ cdef object shown(object number):
         return str(number)
     except ValueError:
         return f"an integer of {number.bit_length()} bits"
+
+
+cdef bint is_nan(object item):
+    return isinstance(item, (float, np.datetime64, np.timedelta64)) and item != item
 
 
 cdef bint is_array(object item):
@@ -523,7 +526,7 @@ cdef class Record:
     def __hash__(self):
         # NaN has another hash in each object that stands for it.
         items = record_schema(self).decode_tuple(self.data)
-        return hash(tuple(["nan" if isinstance(item, NAN_TYPES) and item != item else item for item in items]))
+        return hash(tuple(["nan" if is_nan(item) else item for item in items]))
 
     def __repr__(self):
         fields = zip(record_schema(self).names, record_schema(self).decode_tuple(self.data), strict=True)
