@@ -153,6 +153,13 @@ def _write_titles(
     figure: Figure, part: Windows, summaries: Mapping[str, Summary], conditions: Conditions
 ) -> None:
     objects, slab = (duration(summaries[name].longest_working) for name in ("objects", "slabcache"))
+    disturbed = summaries["slabcache"].longest > 3 * summaries["slabcache"].longest_working
+    remark = (
+        "The machine was busy with other work meanwhile, and the lines show it: repeat this on a quiet one."
+        if disturbed
+        else "Pauses in words are without the time that the system gave to other processes; the lines have it "
+        "in them."
+    )
     figure.text(
         0.015,
         0.96,
@@ -165,9 +172,7 @@ def _write_titles(
         0.015,
         0.918,
         f"Read States: {conditions.entries:,} entries, {conditions.rate:,.0f} requests a second, one "
-        f"process, Python {platform.python_version()}; windows of {2e3 * part.time[0]:.0f} ms.\n"
-        "Pauses in words are without the time that the system gave to other processes; the lines have it "
-        "in them.",
+        f"process, Python {platform.python_version()}; windows of {2e3 * part.time[0]:.0f} ms.\n{remark}",
         fontsize=10.5,
         color=GREY,
         va="center",

@@ -105,6 +105,8 @@ def footer(conditions: Conditions, runs: Mapping[str, Run], summaries: Mapping[s
         "the system gave to others; the rest is the machine. Requests / s: per second of work.",
         "Longest no GC: the longest working pause with no collection in it, such as a rehash. Bytes / "
         "entry: growth of resident memory, from before the fill to the end.",
+        "Full GCs: due when a quarter as much is new as is tracked already. With little tracked they come "
+        "often, and have little to walk.",
         f"Timer: {conditions.timer_cost:.0f} ns a call; each latency has one in it. The system took the "
         f"processor away {min(switches)} to {max(switches)} times a run; steal {conditions.steal:.1%}.",
         machine(),
