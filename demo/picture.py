@@ -157,8 +157,8 @@ def _write_titles(
     remark = (
         "The machine was busy with other work meanwhile, and the lines show it: repeat this on a quiet one."
         if disturbed
-        else "Pauses in words are without the time that the system gave to other processes; the lines have it "
-        "in them."
+        else "Pauses in words are without the time that the system gave to other processes; "
+        "the lines have it in them."
     )
     figure.text(
         0.015,
