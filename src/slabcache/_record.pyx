@@ -221,9 +221,9 @@ cdef class Schema:
         cdef int64_t signed_number, bound
         cdef bint fits
         if not PyLong_CheckExact(item):
-            if PyBool_Check(item) and self.role == "key":
-                raise TypeError(f"{self.label(position)}: bool is not an integer key")
-            if isinstance(item, np_bool) and self.role == "value":
+            if PyBool_Check(item) or isinstance(item, np_bool):
+                if self.role == "key":
+                    raise TypeError(f"{self.label(position)}: bool is not an integer key")
                 item = bool(item)
             try:
                 item = as_index(item)
