@@ -220,7 +220,7 @@ def wide_integers(array: np.ndarray) -> Layout:
 def field_columns(array: np.ndarray, order: str) -> Layout:
     """A structured array of equal integer fields as an (n, fields) array."""
     names = array.dtype.names or ()
-    columns = np.empty((len(array), len(names)), array.dtype[0], order=order)  # type: ignore
+    columns = np.empty((len(array), len(names)), array.dtype[0], order=order)
     for at, name in enumerate(names):
         columns[:, at] = array[name]
     return Layout(f"(n, fields) {order}", columns)
