@@ -17,8 +17,8 @@ from slabcache._kernels cimport (
     batch_increment,
     batch_put,
     batch_read,
-    column_t,
 )
+from slabcache._lookahead cimport column_t
 from slabcache._record cimport Schema
 from slabcache._slab cimport rows_t
 
@@ -81,7 +81,7 @@ cdef class BatchCore(CacheCore):
         key_column = column_of(rows, self._key_schema.size, count)
         value_column = column_of(values, schema.size, count)
         state = self.enter(count)
-        batch_read(&self.slab, &key_column, count, &value_column, found_data, counted)
+        batch_read(self.slab, key_column, count, value_column, found_data, counted)
         self.leave(state)
         if out is not None:
             if not direct:
@@ -139,7 +139,7 @@ cdef class BatchCore(CacheCore):
         cdef column_t column = column_of(rows, self._key_schema.size, count)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state = self.enter(count)
-        batch_contains(&self.slab, &column, count, found_data, touch)
+        batch_contains(self.slab, column, count, found_data, touch)
         self.leave(state)
         return found.reshape(()) if rows is not keys and is_single(keys) else found
 
@@ -217,7 +217,7 @@ cdef class BatchCore(CacheCore):
             sink = &evicted
         state = self.enter(count)
         before = self.slab.header.counters.evictions
-        batch_put(&self.slab, &key_column, &value_column, count, sink)
+        batch_put(self.slab, key_column, value_column, count, sink)
         before = self.slab.header.counters.evictions - before
         self.leave(state)
         if sink is not NULL:
@@ -245,7 +245,7 @@ cdef class BatchCore(CacheCore):
         cdef column_t column = column_of(rows, self._key_schema.size, count)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state = self.enter(count)
-        batch_delete(&self.slab, &column, count, found_data)
+        batch_delete(self.slab, column, count, found_data)
         self.leave(state)
         return found.reshape(()) if rows is not keys and is_single(keys) else found
 
@@ -291,7 +291,7 @@ cdef class BatchCore(CacheCore):
             delta_column.stride = 0
         state = self.enter(count)
         done = batch_increment(
-            &self.slab, &key_column, count, spec, &delta_column, &result_column, found_data
+            self.slab, key_column, count, spec, delta_column, result_column, found_data
         )
         self.leave(state)
         if done < count:

@@ -14,8 +14,6 @@ Invariant I2: forward and backward the list visits every live, unevicted slot on
 """
 
 from slabcache._arena cimport NIL, slot_t, trail_t
-from slabcache._native cimport native_prefetch
-
 
 cdef enum:
     TRAIL = 16                  # pushes from a slot to the one that its hint names
@@ -75,11 +73,10 @@ cdef inline bint lru_move_to_front(lru_t *lru, slot_t slot) noexcept nogil:
 
 
 cdef inline slot_t lru_coming(lru_t *lru, slot_t victim) noexcept nogil:
-    """Prefetch the slot that will probably be evicted 16 evictions after `victim`; the one that will be 8
-    after it, which has had that time to arrive."""
+    """Take note of the slot that will probably be evicted 16 evictions after `victim`; the one that was noted
+    8 evictions ago and will be evicted in 8."""
     cdef slot_t *coming = &lru.trail.coming[lru.trail.evictions % (TRAIL / 2)]
     cdef slot_t nearer = coming[0]
     coming[0] = lru_link(lru, victim).hint
     lru.trail.evictions += 1
-    native_prefetch(lru_link(lru, coming[0]))
     return nearer

@@ -80,8 +80,10 @@ static inline uint32_t native_match_tags(const uint8_t *tags, uint8_t tag)
 /* Bit i of the result is set where tags[i] == tag, i < 12. Reads 16 bytes from `tags`. */
 {
 #if defined(SLABCACHE_SSE2)
+    /* Not _mm_set1_epi8: compilers spill the byte and load a word, which waits for all stores before it. */
     __m128i lanes = _mm_loadu_si128((const __m128i *)(const void *)tags);
-    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(lanes, _mm_set1_epi8((char)tag))) & 0xFFFu;
+    __m128i wanted = _mm_set1_epi32((int)(tag * 0x01010101u));
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(lanes, wanted)) & 0xFFFu;
 #elif defined(SLABCACHE_NEON)
     static const uint8_t weights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     uint8x16_t bits = vandq_u8(vceqq_u8(vld1q_u8(tags), vdupq_n_u8(tag)), vld1q_u8(weights));
@@ -117,6 +119,53 @@ static inline uint32_t native_first_bit(uint32_t bits)
         index++;
     return index;
 #endif
+}
+
+/* ---- short runs of bytes --------------------------------------------------------------------- */
+
+/* Keys and values are short and all of one size. A call of memcpy or memcmp then costs more than its work; so
+   the ends of a run are moved as two words that may overlap, and the branches on its size are always right. */
+
+#define NATIVE_MOVE_ENDS(width)                                                                    \
+    do {                                                                                           \
+        unsigned char first[width], last[width];                                                   \
+        memcpy(first, source, width);                                                              \
+        memcpy(last, source + size - width, width);                                                \
+        memcpy(target, first, width);                                                              \
+        memcpy(target + size - width, last, width);                                                \
+    } while (0)
+
+static inline void native_copy(char *target, const char *source, size_t size)
+{
+    if (size > 64 || size < 4)
+        memcpy(target, source, size);
+    else if (size > 32)
+        NATIVE_MOVE_ENDS(32);
+    else if (size > 16)
+        NATIVE_MOVE_ENDS(16);
+    else if (size >= 8)
+        NATIVE_MOVE_ENDS(8);
+    else
+        NATIVE_MOVE_ENDS(4);
+}
+
+static inline uint64_t native_load(const char *source)
+{
+    uint64_t word;
+    memcpy(&word, source, 8);
+    return word;
+}
+
+static inline int native_equal(const char *a, const char *b, size_t size)
+{
+    uint64_t ends;
+    if (size > 32 || size < 8)
+        return memcmp(a, b, size) == 0;
+    ends = (native_load(a) ^ native_load(b)) | (native_load(a + size - 8) ^ native_load(b + size - 8));
+    if (size > 16)
+        ends |= (native_load(a + 8) ^ native_load(b + 8)) |
+                (native_load(a + size - 16) ^ native_load(b + size - 16));
+    return ends == 0;
 }
 
 /* ---- half precision -------------------------------------------------------------------------- */

@@ -18,7 +18,6 @@ the key asked for, byte for byte; I5 insertions - evictions - deletions = size <
 """
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
 
 from slabcache._arena cimport NIL, header_t, slot_t, ARENA_HEADER_SIZE
 from slabcache._hash cimport hash_key
@@ -31,7 +30,7 @@ from slabcache._lru cimport (
     lru_t,
     lru_unlink,
 )
-from slabcache._native cimport native_prefetch
+from slabcache._native cimport native_copy, native_prefetch
 from slabcache._table cimport (
     bucket_t,
     table_clear,
@@ -85,11 +84,18 @@ cdef inline char *slab_value(const slab_t *slab, slot_t slot) noexcept nogil:
     return slab.lru.links + slot * slab.lru.stride + SLOT_KEY_AT + slab.header.key_size
 
 
+cdef inline void slab_prefetch(const slab_t *slab, slot_t slot) noexcept nogil:
+    """Fetch the links, which are at the start of a slot, and the end of its value, which often shares no
+    cache line with them."""
+    native_prefetch(lru_link(&slab.lru, slot))
+    native_prefetch(slab_value(slab, slot) + slab.header.value_size - 1)
+
+
 cdef inline void slab_export(const slab_t *slab, slot_t slot, rows_t *rows) noexcept nogil:
     """Append a copy of the entry to `rows`, which has room."""
     cdef size_t key_size = slab.header.key_size, value_size = slab.header.value_size
-    memcpy(rows.keys + rows.count * key_size, slab_key(slab, slot), key_size)
-    memcpy(rows.values + rows.count * value_size, slab_value(slab, slot), value_size)
+    native_copy(rows.keys + rows.count * key_size, slab_key(slab, slot), key_size)
+    native_copy(rows.values + rows.count * value_size, slab_value(slab, slot), value_size)
     rows.count += 1
 
 
@@ -106,14 +112,19 @@ cdef inline void slab_touch(slab_t *slab, slot_t slot) noexcept nogil:
         slab.header.version += 1
 
 
-cdef inline slot_t slab_get(slab_t *slab, uint64_t hash, const char *key) noexcept nogil:
-    """The slot of `key`, now the most recent, or NIL; a hit or a miss is counted."""
-    cdef slot_t slot = table_find(&slab.table, hash, key)
+cdef inline void slab_count_look_up(slab_t *slab, slot_t slot) noexcept nogil:
+    """Count a hit, and make its slot the most recent, or a miss where `slot` is NIL."""
     if slot == NIL:
         slab.header.counters.misses += 1
     else:
         slab.header.counters.hits += 1
         slab_touch(slab, slot)
+
+
+cdef inline slot_t slab_get(slab_t *slab, uint64_t hash, const char *key) noexcept nogil:
+    """The slot of `key`, now the most recent, or NIL; a hit or a miss is counted."""
+    cdef slot_t slot = table_find(&slab.table, hash, key)
+    slab_count_look_up(slab, slot)
     return slot
 
 
@@ -126,31 +137,41 @@ cdef inline void slab_updated(slab_t *slab, slot_t slot) noexcept nogil:
     slab.header.version += 1
 
 
-cdef inline void slab_remove(slab_t *slab, uint64_t hash, slot_t slot) noexcept nogil:
-    """Take a live slot out of table and list and put it on the free chain; nothing is counted."""
+cdef inline void slab_detach(slab_t *slab, uint64_t hash, slot_t slot) noexcept nogil:
+    """Take a live slot out of table and list; it is in the hands of the caller then, neither live nor free."""
     table_erase(&slab.table, hash, slot)
     lru_unlink(&slab.lru, slot)
-    lru_link(&slab.lru, slot).next = slab.header.free_head
-    slab.header.free_head = slot
     slab.header.size -= 1
     slab.header.version += 1
 
 
+cdef inline void slab_free(slab_t *slab, slot_t slot) noexcept nogil:
+    """Put a detached slot on the free chain."""
+    lru_link(&slab.lru, slot).next = slab.header.free_head
+    slab.header.free_head = slot
+
+
 cdef inline void slab_erase(slab_t *slab, uint64_t hash, slot_t slot) noexcept nogil:
     """Delete the entry in a live slot."""
-    slab_remove(slab, hash, slot)
+    slab_detach(slab, hash, slot)
+    slab_free(slab, slot)
     slab.header.counters.deletions += 1
 
 
-cdef inline void slab_evict(slab_t *slab, rows_t *evicted) noexcept nogil:
-    """Evict the least recent entry of a cache that is not empty; append it to `evicted` unless NULL."""
+cdef inline slot_t slab_evict(slab_t *slab, rows_t *evicted) noexcept nogil:
+    """Evict the least recent entry of a cache that is not empty; append it to `evicted` unless NULL.
+
+    Returns its slot, detached.
+    """
     cdef slot_t victim = lru_least_recent(&slab.lru)
-    cdef slot_t coming = lru_coming(&slab.lru, victim)
-    native_prefetch(table_home(&slab.table, slab_hash(slab, slab_key(slab, coming))))
+    cdef slot_t nearer = lru_coming(&slab.lru, victim)
+    slab_prefetch(slab, lru_link(&slab.lru, victim).hint)
+    native_prefetch(table_home(&slab.table, slab_hash(slab, slab_key(slab, nearer))))
     if evicted is not NULL:
         slab_export(slab, victim, evicted)
-    slab_remove(slab, slab_hash(slab, slab_key(slab, victim)), victim)
+    slab_detach(slab, slab_hash(slab, slab_key(slab, victim)), victim)
     slab.header.counters.evictions += 1
+    return victim
 
 
 cdef inline slot_t slab_take_free(slab_t *slab) noexcept nogil:
@@ -164,40 +185,48 @@ cdef inline slot_t slab_take_free(slab_t *slab) noexcept nogil:
     return slot
 
 
-cdef inline slot_t slab_add(
-    slab_t *slab, uint64_t hash, const char *key, const char *value
+cdef inline void slab_fill(
+    slab_t *slab, slot_t slot, uint64_t hash, const char *key, const char *value
 ) noexcept nogil:
-    """Put an absent key with its value into a free slot, as the most recent; nothing is counted."""
-    cdef slot_t slot = slab_take_free(slab)
-    memcpy(<char *>slab_key(slab, slot), key, slab.header.key_size)
-    memcpy(slab_value(slab, slot), value, slab.header.value_size)
+    """Put an absent key with its value into a slot in hand, as the most recent; nothing is counted."""
+    native_copy(<char *>slab_key(slab, slot), key, slab.header.key_size)
+    native_copy(slab_value(slab, slot), value, slab.header.value_size)
     table_insert(&slab.table, hash, slot)
     lru_push(&slab.lru, slot)
     slab.header.size += 1
     slab.header.version += 1
-    return slot
 
 
 cdef inline slot_t slab_insert(
     slab_t *slab, uint64_t hash, const char *key, const char *value, rows_t *evicted
 ) noexcept nogil:
     """Create the entry of an absent key, after evicting the least recent one from a full cache."""
+    cdef slot_t slot
     if slab.header.size == slab.header.capacity:
-        slab_evict(slab, evicted)
+        slot = slab_evict(slab, evicted)
+    else:
+        slot = slab_take_free(slab)
+    slab_fill(slab, slot, hash, key, value)
     slab.header.counters.insertions += 1
-    return slab_add(slab, hash, key, value)
+    return slot
+
+
+cdef inline void slab_put_at(
+    slab_t *slab, slot_t slot, uint64_t hash, const char *key, const char *value, rows_t *evicted
+) noexcept nogil:
+    """Create or overwrite the entry of `key`, which is in `slot`, or absent where that is NIL."""
+    if slot == NIL:
+        slab_insert(slab, hash, key, value, evicted)
+    else:
+        native_copy(slab_value(slab, slot), value, slab.header.value_size)
+        slab_updated(slab, slot)
 
 
 cdef inline void slab_put(
     slab_t *slab, uint64_t hash, const char *key, const char *value, rows_t *evicted
 ) noexcept nogil:
     """Create or overwrite the entry of `key`."""
-    cdef slot_t slot = table_find(&slab.table, hash, key)
-    if slot == NIL:
-        slab_insert(slab, hash, key, value, evicted)
-    else:
-        memcpy(slab_value(slab, slot), value, slab.header.value_size)
-        slab_updated(slab, slot)
+    slab_put_at(slab, table_find(&slab.table, hash, key), hash, key, value, evicted)
 
 
 # ---- all entries ---------------------------------------------------------------------------------
@@ -239,11 +268,11 @@ cdef inline void slab_move(slab_t *target, slab_t *source, rows_t *evicted) noex
     cdef slot_t slot
     cdef const char *key
     while source.header.size > target.header.capacity:
-        slab_evict(source, evicted)
+        slab_free(source, slab_evict(source, evicted))
     slot = lru_least_recent(&source.lru)
     while slot != NIL:
         key = slab_key(source, slot)
-        slab_add(target, slab_hash(target, key), key, slab_value(source, slot))
+        slab_fill(target, slab_take_free(target), slab_hash(target, key), key, slab_value(source, slot))
         slot = lru_link(&source.lru, slot).prev
     target.header.counters = source.header.counters
     target.header.version = source.header.version + 1

@@ -21,10 +21,10 @@ Source: the overflow counters of F14 (Bronson and Shi, Facebook, 2019).
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memset
 
 from slabcache._arena cimport BUCKET_CELLS, BUCKET_SIZE, NIL, slot_t
-from slabcache._native cimport native_first_bit, native_match_tags, native_multiply_high
+from slabcache._native cimport native_equal, native_first_bit, native_match_tags, native_multiply_high
 
 
 cdef struct bucket_t:
@@ -59,20 +59,6 @@ cdef inline const char *table_key(const table_t *table, slot_t slot) noexcept no
     return table.keys + slot * table.key_stride
 
 
-cdef inline bint key_equal(const char *a, const char *b, size_t size) noexcept nogil:
-    cdef uint64_t x[2]
-    cdef uint64_t y[2]
-    if size == 16:
-        memcpy(x, a, 16)
-        memcpy(y, b, 16)
-        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0
-    if size == 8:
-        memcpy(x, a, 8)
-        memcpy(y, b, 8)
-        return x[0] == y[0]
-    return memcmp(a, b, size) == 0
-
-
 cdef inline slot_t table_find(
     const table_t *table, uint64_t hash, const char *key
 ) noexcept nogil:
@@ -86,7 +72,7 @@ cdef inline slot_t table_find(
         matches = native_match_tags(bucket.tags, tag)
         while matches:
             slot = bucket.slots[native_first_bit(matches)]
-            if key_equal(table_key(table, slot), key, table.key_size):
+            if native_equal(table_key(table, slot), key, table.key_size):
                 return slot
             matches &= matches - 1
         if bucket.overflow == 0:
