@@ -81,7 +81,7 @@ cdef inline const char *slab_key(const slab_t *slab, slot_t slot) noexcept nogil
 
 
 cdef inline char *slab_value(const slab_t *slab, slot_t slot) noexcept nogil:
-    return slab.lru.links + slot * slab.lru.stride + SLOT_KEY_AT + slab.header.key_size
+    return slab.lru.links + slot * slab.lru.stride + SLOT_KEY_AT + slab.table.key_size
 
 
 cdef inline void slab_prefetch(const slab_t *slab, slot_t slot) noexcept nogil:
@@ -189,7 +189,7 @@ cdef inline void slab_fill(
     slab_t *slab, slot_t slot, uint64_t hash, const char *key, const char *value
 ) noexcept nogil:
     """Put an absent key with its value into a slot in hand, as the most recent; nothing is counted."""
-    native_copy(<char *>slab_key(slab, slot), key, slab.header.key_size)
+    native_copy(<char *>slab_key(slab, slot), key, slab.table.key_size)
     native_copy(slab_value(slab, slot), value, slab.header.value_size)
     table_insert(&slab.table, hash, slot)
     lru_push(&slab.lru, slot)
