@@ -5,7 +5,7 @@
 #
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
-# make compare | lint | types | coverage | sanitize | package | clean    see CONTRIBUTING.md
+# make compare | bench-native | lint | types | coverage | sanitize | package | clean    see CONTRIBUTING.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test compare test-debug test-release lint types coverage sanitize package clean
+.PHONY: help demo test compare bench-native test-debug test-release lint types coverage sanitize package clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -37,6 +37,10 @@ test-release: $(VENV)/.release $(VENV)/.test
 # The table of the README: slabcache beside what one would use instead.
 compare: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench.compare
+
+# slabcache beside caches of Go and Rust, where their toolchains are.
+bench-native: $(VENV)/.release
+	$(BIN)/python -m bench.native $(BENCH_ARGS)
 
 # ---- what contributors and CI run as well ---------------------------------------------------------
 

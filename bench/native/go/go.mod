@@ -1,0 +1,3 @@
+module neighbours
+
+go 1.24
