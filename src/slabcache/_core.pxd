@@ -47,12 +47,10 @@ cdef class CacheCore(Typed):
 
     cdef int ready(self) except -1
     cdef uint64_t size(self) noexcept
-    cdef void release(self) noexcept
     # Other modules lock through these two, see _lock.pxd.
     cdef PyThreadState *enter(self, uint64_t rows) noexcept
     cdef void leave(self, PyThreadState *state) noexcept
 
-    cdef object look_up(self, object key, look_up_t how, object missing)
     cdef int put(self, const char *key, const char *value) except -1
     cdef Sink new_sink(self)
     cdef int report_sink(self, Sink sink) except -1

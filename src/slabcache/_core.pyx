@@ -52,8 +52,8 @@ from slabcache._lock cimport (
     lock_release,
 )
 from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
-from slabcache._native cimport DEBUG
-from slabcache._record cimport Record, Schema, record_new
+from slabcache._native cimport DEBUG, native_copy
+from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._slab cimport (
     rows_t,
     slab_attach,
@@ -72,6 +72,7 @@ from slabcache._slab cimport (
     slab_updated,
     slab_value,
 )
+from slabcache._table cimport table_find
 
 import os
 from operator import index as as_index
@@ -152,6 +153,50 @@ cdef class Typed:
         self._key_schema = self._value_schema = Schema.__new__(Schema)
 
 
+cdef inline void release(CacheCore self) noexcept:
+    """Release the lock after a scalar call or a small batch."""
+    cdef slot_t culprit
+    if DEBUG and self.slab.header.capacity <= CHECKED_CAPACITY:
+        if check_slab(&self.slab, &culprit) != CHECK_OK:
+            Py_FatalError("slabcache: an invariant is broken")
+    lock_release(&self.lock)
+
+
+cdef inline bint take_value(CacheCore self, const char *key, look_up_t how, char *data) noexcept:
+    """Copy the value of `key` to `data`; whether there is one."""
+    cdef uint64_t hash
+    cdef slot_t slot
+    lock_acquire(&self.lock)
+    hash = slab_hash(&self.slab, key)
+    if how == LOOK_UP_GET:
+        slot = slab_get(&self.slab, hash, key)
+    else:
+        slot = table_find(&self.slab.table, hash, key)
+    if slot != NIL:
+        native_copy(data, slab_value(&self.slab, slot), self._value_schema.size)
+        if how == LOOK_UP_POP:
+            slab_erase(&self.slab, hash, slot)
+    release(self)
+    return slot != NIL
+
+
+cdef inline object look_up(CacheCore self, object key, look_up_t how, object missing):
+    """The value of `key`, or `missing`."""
+    cdef char key_bytes[KEY_SIZE_MAX]
+    cdef char small[SCRATCH_SIZE]
+    cdef char *data
+    cdef bytes large
+    cdef Record record
+    schema_encode(self._key_schema, key, key_bytes)
+    # The result is made before the look-up: nothing may be allocated while the lock is held.
+    if self._value_schema.is_record:
+        record = record_new(self._value_schema)
+        return record if take_value(self, key_bytes, how, record_data(record)) else missing
+    large = scratch(self._value_schema.size)
+    data = scratch_data(large, small)
+    return self._value_schema.decode_field(0, data) if take_value(self, key_bytes, how, data) else missing
+
+
 cdef class CacheCore(Typed):
     """The typed LRU cache below `SlabCache`: everything that touches the arena."""
 
@@ -191,14 +236,6 @@ cdef class CacheCore(Typed):
 
     # ---- locking -------------------------------------------------------------------------------------
 
-    cdef void release(self) noexcept:
-        """Release the lock after a scalar call or a small batch."""
-        cdef slot_t culprit
-        if DEBUG and self.slab.header.capacity <= CHECKED_CAPACITY:
-            if check_slab(&self.slab, &culprit) != CHECK_OK:
-                Py_FatalError("slabcache: an invariant is broken")
-        lock_release(&self.lock)
-
     cdef PyThreadState *enter(self, uint64_t rows) noexcept:
         """Lock for a batch; a large one lets the GIL go."""
         if rows >= BATCH_ROWS and batch_enter(&self.lock):
@@ -208,45 +245,15 @@ cdef class CacheCore(Typed):
 
     cdef void leave(self, PyThreadState *state) noexcept:
         if state is NULL:
-            self.release()
+            release(self)
         else:
             batch_leave(&self.lock)     # first: at interpreter exit the next line does not return
             PyEval_RestoreThread(state)
 
     # ---- scalar calls: look-ups ------------------------------------------------------------------------
 
-    cdef object look_up(self, object key, look_up_t how, object missing):
-        cdef char key_bytes[KEY_SIZE_MAX]
-        cdef char small[SCRATCH_SIZE]
-        cdef char *data
-        cdef Schema values = self._value_schema
-        cdef Record record = None
-        cdef bytes large = None
-        cdef slot_t slot
-        self._key_schema.encode(key, key_bytes)
-        # The result is made before the look-up: nothing may be allocated while the lock is held.
-        if values.is_record:
-            record = record_new(values)
-            data = record.data
-        else:
-            large = scratch(values.size)
-            data = scratch_data(large, small)
-        lock_acquire(&self.lock)
-        if how == LOOK_UP_GET:
-            slot = slab_get(&self.slab, slab_hash(&self.slab, key_bytes), key_bytes)
-        else:
-            slot = slab_find(&self.slab, key_bytes)
-        if slot != NIL:
-            memcpy(data, slab_value(&self.slab, slot), values.size)
-            if how == LOOK_UP_POP:
-                slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
-        self.release()
-        if slot == NIL:
-            return missing
-        return values.decode_field(0, data) if record is None else record
-
     def __getitem__(self, key):
-        value = self.look_up(key, LOOK_UP_GET, MISSING)
+        value = look_up(self, key, LOOK_UP_GET, MISSING)
         if value is MISSING:
             raise KeyError(key)
         return value
@@ -260,7 +267,7 @@ cdef class CacheCore(Typed):
         >>> cache.get(1), cache.get(2), cache.get(2, 0)
         (-5, None, 0)
         """
-        return self.look_up(key, LOOK_UP_GET, default)
+        return look_up(self, key, LOOK_UP_GET, default)
 
     def peek(self, key, default=None):
         """The value of `key`, or `default`, without counting it or changing the order. O(1).
@@ -271,15 +278,15 @@ cdef class CacheCore(Typed):
         >>> cache.peek(b"pi"), cache.stats().hits
         (3.14, 0)
         """
-        return self.look_up(key, LOOK_UP_PEEK, default)
+        return look_up(self, key, LOOK_UP_PEEK, default)
 
     def __contains__(self, key):
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef slot_t slot
-        self._key_schema.encode(key, key_bytes)
+        schema_encode(self._key_schema, key, key_bytes)
         lock_acquire(&self.lock)
         slot = slab_find(&self.slab, key_bytes)
-        self.release()
+        release(self)
         return slot != NIL
 
     def touch(self, key):
@@ -293,12 +300,12 @@ cdef class CacheCore(Typed):
         """
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef slot_t slot
-        self._key_schema.encode(key, key_bytes)
+        schema_encode(self._key_schema, key, key_bytes)
         lock_acquire(&self.lock)
         slot = slab_find(&self.slab, key_bytes)
         if slot != NIL:
             slab_touch(&self.slab, slot)
-        self.release()
+        release(self)
         return slot != NIL
 
     # ---- scalar calls: writes --------------------------------------------------------------------------
@@ -307,7 +314,7 @@ cdef class CacheCore(Typed):
         cdef Sink sink = self.new_sink()
         lock_acquire(&self.lock)
         slab_put(&self.slab, slab_hash(&self.slab, key), key, value, sink_rows(sink))
-        self.release()
+        release(self)
         return self.report_sink(sink)
 
     cdef Sink new_sink(self):
@@ -337,21 +344,21 @@ cdef class CacheCore(Typed):
         cdef char small[SCRATCH_SIZE]
         cdef char *data
         cdef bytes large
-        self._key_schema.encode(key, key_bytes)
+        schema_encode(self._key_schema, key, key_bytes)
         large = scratch(self._value_schema.size)
         data = scratch_data(large, small)
-        self._value_schema.encode(value, data)
+        schema_encode(self._value_schema, value, data)
         self.put(key_bytes, data)
 
     def __delitem__(self, key):
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef slot_t slot
-        self._key_schema.encode(key, key_bytes)
+        schema_encode(self._key_schema, key, key_bytes)
         lock_acquire(&self.lock)
         slot = slab_find(&self.slab, key_bytes)
         if slot != NIL:
             slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
-        self.release()
+        release(self)
         if slot == NIL:
             raise KeyError(key)
 
@@ -369,7 +376,7 @@ cdef class CacheCore(Typed):
         >>> cache.pop(1), cache.pop(1, None)
         (10, None)
         """
-        value = self.look_up(key, LOOK_UP_POP, MISSING)
+        value = look_up(self, key, LOOK_UP_POP, MISSING)
         if value is not MISSING:
             return value
         if default is MISSING:
@@ -404,7 +411,7 @@ cdef class CacheCore(Typed):
             memcpy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
             memcpy(data, slab_value(&self.slab, slot), self._value_schema.size)
             slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
-        self.release()
+        release(self)
         if slot == NIL:
             raise KeyError("the cache is empty")
         return self._key_schema.decode(key_bytes), self._value_schema.decode(data)
@@ -427,13 +434,13 @@ cdef class CacheCore(Typed):
         cdef Sink sink
         cdef uint64_t hash
         cdef slot_t slot
-        self._key_schema.encode(key, key_bytes)
+        schema_encode(self._key_schema, key, key_bytes)
         lock_acquire(&self.lock)
         slot = slab_find(&self.slab, key_bytes)
         if slot != NIL:
             slab_get(&self.slab, slab_hash(&self.slab, key_bytes), key_bytes)
             memcpy(data, slab_value(&self.slab, slot), schema.size)
-        self.release()
+        release(self)
         if slot != NIL:
             return schema.decode(data)
         schema.encode(default, data)
@@ -445,7 +452,7 @@ cdef class CacheCore(Typed):
             slab_insert(&self.slab, hash, key_bytes, data, sink_rows(sink))
         else:                   # another thread was faster, or the encoding of the default
             memcpy(data, slab_value(&self.slab, slot), schema.size)
-        self.release()
+        release(self)
         self.report_sink(sink)
         return schema.decode(data)
 
@@ -477,7 +484,7 @@ cdef class CacheCore(Typed):
         cdef char *target
         cdef Py_ssize_t position
         cdef field_t *spec
-        self._key_schema.encode(key, key_bytes)
+        schema_encode(self._key_schema, key, key_bytes)
         position = self._value_schema.number_position(field)
         self._value_schema.encode_delta(position, by, &delta)
         spec = &self._value_schema.fields[position]
@@ -489,7 +496,7 @@ cdef class CacheCore(Typed):
             if fits:
                 memcpy(result, target, spec.size)
                 slab_updated(&self.slab, slot)
-        self.release()
+        release(self)
         if slot == NIL:
             raise KeyError(key)
         if not fits:
@@ -521,7 +528,7 @@ cdef class CacheCore(Typed):
         cdef Py_ssize_t position
         cdef field_t *field
         cdef slot_t slot
-        self._key_schema.encode(key, key_bytes)
+        schema_encode(self._key_schema, key, key_bytes)
         if not schema.is_record:
             raise TypeError("update_fields needs a structured value; assign a scalar one")
         cdef bytes large = scratch(schema.size)
@@ -541,7 +548,7 @@ cdef class CacheCore(Typed):
                     field = &schema.fields[position]
                     memcpy(slab_value(&self.slab, slot) + field.offset, data + field.offset, field.size)
             slab_updated(&self.slab, slot)
-        self.release()
+        release(self)
         if slot == NIL:
             raise KeyError(key)
 

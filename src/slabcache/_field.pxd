@@ -69,6 +69,11 @@ cdef inline uint64_t field_limit(uint32_t size) noexcept nogil:
     return <uint64_t>-1 >> (64 - 8 * size)
 
 
+cdef inline uint64_t field_top(const field_t *field) noexcept nogil:
+    """The largest number that an integer field holds."""
+    return field_limit(field.size) >> (1 if field.kind == KIND_SIGNED else 0)
+
+
 cdef inline double float_load(const char *source, uint32_t size) noexcept nogil:
     """The floating-point number of 2, 4 or 8 bytes at `source`."""
     cdef double real

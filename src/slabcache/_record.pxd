@@ -2,8 +2,11 @@
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport uint64_t
 
-from slabcache._field cimport delta_t, field_t
+from slabcache._field cimport delta_t, field_store, field_t, field_top
+from slabcache._integer cimport integer_load
 
 
 cdef class Schema:
@@ -14,10 +17,12 @@ cdef class Schema:
     cdef readonly tuple dtypes          # np.dtype of each field, native byte order
     cdef readonly bint is_record        # the dtype is structured
     cdef readonly bint has_arrays       # a field is a subarray
+    cdef bint is_integers               # all fields are integers
     cdef readonly Py_ssize_t size       # bytes of a packed record
     cdef Py_ssize_t count               # fields
     cdef field_t *fields                # owned; NULL until initialised
     cdef dict positions                 # field name -> position
+    cdef void *spare                    # memory of a dropped Record, for the next one; owned, or NULL
 
     cpdef str label(self, Py_ssize_t position)
     cdef int encode(self, object item, char *target) except -1
@@ -46,16 +51,57 @@ cdef extern from "Python.h":
     object PyObject_Init(void *memory, void *type)      # a new reference
 
 
+cdef inline bint encode_quickly(const field_t *field, object item, char *target):
+    """Write an exact, non-negative int that fits an integer field; False for whatever else it is."""
+    cdef uint64_t number
+    if not integer_load(item, &number) or number > field_top(field):
+        return False
+    field_store(target + field.offset, field.size, number)
+    return True
+
+
+cdef inline int schema_encode(Schema schema, object item, char *target) except -1:
+    """`schema.encode(item, target)`, without a call where the fields are integers and the items plain ones."""
+    cdef Py_ssize_t position
+    if schema.is_integers:
+        if not schema.is_record:
+            if encode_quickly(schema.fields, item, target):
+                return 0
+        elif PyTuple_CheckExact(item) and PyTuple_GET_SIZE(item) == schema.count:
+            for position in range(schema.count):
+                if not encode_quickly(
+                    &schema.fields[position], <object>PyTuple_GET_ITEM(item, position), target
+                ):
+                    break
+            else:
+                return 0
+    return schema.encode(item, target)
+
+
 cdef inline Schema record_schema(Record record):
     return <Schema>record.schema
+
+
+cdef inline char *record_data(Record record) noexcept:
+    """The packed bytes. Compilers take `record.data` by its declared length."""
+    return <char *><PyObject *>record + <size_t>&(<Record>NULL).data[0]
+
+
+cdef inline PyObject **record_owner(void *memory) noexcept:
+    """Where a record in `memory` keeps its schema, without a reference to the record."""
+    return <PyObject **>(<char *>memory + <size_t>&(<Record>NULL).schema)
 
 
 cdef inline Record record_new(Schema schema):
     """A record whose bytes the caller fills in before anybody else sees it."""
     cdef size_t header = <size_t>&(<Record>NULL).data[0]
-    cdef void *memory = PyObject_Malloc(header + max(schema.size, <Py_ssize_t>sizeof((<Record>NULL).data)))
-    if memory is NULL:
-        raise MemoryError()
+    cdef void *memory = schema.spare
+    if memory is not NULL:
+        schema.spare = NULL
+    else:
+        memory = PyObject_Malloc(header + max(schema.size, <Py_ssize_t>sizeof((<Record>NULL).data)))
+        if memory is NULL:
+            raise MemoryError()
     cdef Record record = <Record>PyObject_Init(memory, <void *>Record)
     record.schema = <PyObject *>schema
     Py_INCREF(schema)

@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_AsSsize_t
-from cpython.object cimport PyObject_GenericGetAttr
+from cpython.object cimport PyObject_GenericGetAttr, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport (
     PyTuple_CheckExact,
@@ -54,6 +54,17 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLong(object number)
     bint PyLong_CheckExact(object item)
     double PyFloat_AsDouble(object item) except? -1.0
+    void PyObject_Free(void *memory)
+
+cdef extern from *:
+    """
+    #if defined(Py_GIL_DISABLED)
+    #define RECORD_FREE_THREADED 1
+    #else
+    #define RECORD_FREE_THREADED 0
+    #endif
+    """
+    const bint FREE_THREADED "RECORD_FREE_THREADED"
 
 cdef dict KINDS = {
     "i": KIND_SIGNED,
@@ -104,6 +115,7 @@ cdef class Schema:
         self.positions = {member.name: position for position, member in enumerate(members)}
         self.dtypes = tuple(member.dtype for member in members)
         self.has_arrays = any(dtype.subdtype is not None for dtype in self.dtypes)
+        self.is_integers = all(member.kind in "iu" for member in members)
         self.fields = <field_t *>PyMem_Malloc(self.count * sizeof(field_t))
         if self.fields is NULL:
             raise MemoryError()
@@ -113,6 +125,7 @@ cdef class Schema:
 
     def __dealloc__(self):
         PyMem_Free(self.fields)
+        PyObject_Free(self.spare)
 
     def __repr__(self):
         return f"Schema({self.dtype!r}, {self.role!r})"
@@ -154,7 +167,7 @@ cdef class Schema:
         if self.role == "value":
             if isinstance(item, Record):
                 if (<Record>item).schema is <PyObject *>self:
-                    memcpy(target, (<Record>item).data, self.size)
+                    memcpy(target, record_data(<Record>item), self.size)
                     return 0
                 return self.encode_named(record_schema(<Record>item).names, item, target)
             if isinstance(item, Mapping):
@@ -316,7 +329,7 @@ cdef class Schema:
         if self.role == "key":
             return self.decode_tuple(source)
         record = record_new(self)
-        memcpy(record.data, source, self.size)
+        memcpy(record_data(record), source, self.size)
         return record
 
     cdef tuple decode_tuple(self, const char *source):
@@ -437,14 +450,31 @@ def record_from(dtype, tuple items):
     if not schema.is_record:
         raise TypeError(f"{dtype} is no structured dtype")
     record = record_new(schema)
-    memset(record.data, 0, schema.size)
-    schema.encode(items, record.data)
+    memset(record_data(record), 0, schema.size)
+    schema.encode(items, record_data(record))
     return record
 
 
 cdef object record_field(Record record, Py_ssize_t position):
     cdef Schema schema = record_schema(record)
-    return schema.decode_field(position, record.data + schema.fields[position].offset)
+    return schema.decode_field(position, record_data(record) + schema.fields[position].offset)
+
+
+cdef void record_free(void *memory) noexcept:
+    """What `tp_free` of Record does: a `__dealloc__` would save and restore the exception state each time.
+
+    Most records are dropped before the next one is made: the memory of one is kept for it. Without a GIL,
+    two threads could take it.
+    """
+    cdef PyObject *owner = record_owner(memory)[0]
+    if owner is NULL:               # a record that could not be made by hand
+        PyObject_Free(memory)
+        return
+    if not FREE_THREADED and (<Schema>owner).spare is NULL:
+        (<Schema>owner).spare = memory
+    else:
+        PyObject_Free(memory)
+    Py_DECREF(<object>owner)        # last: it may be what frees the spare
 
 
 @cython.final
@@ -471,10 +501,6 @@ cdef class Record:
     def __cinit__(self):
         raise TypeError("records come from a cache; they cannot be made by hand")
 
-    def __dealloc__(self):
-        if self.schema is not NULL:     # NULL after the refusal above
-            Py_DECREF(<object>self.schema)
-
     def __getattribute__(self, name):
         position = record_schema(self).positions.get(name)
         if position is None:
@@ -490,7 +516,7 @@ cdef class Record:
         if isinstance(index, str):
             return record_field(self, schema.positions[index])
         if isinstance(index, slice):
-            return schema.decode_tuple(self.data)[index]
+            return schema.decode_tuple(record_data(self))[index]
         position = PyNumber_AsSsize_t(index, IndexError)
         if position < 0:
             position += schema.count
@@ -502,19 +528,19 @@ cdef class Record:
         return record_schema(self).count
 
     def __iter__(self):
-        return iter(record_schema(self).decode_tuple(self.data))
+        return iter(record_schema(self).decode_tuple(record_data(self)))
 
     def __contains__(self, item):
-        return item in record_schema(self).decode_tuple(self.data)
+        return item in record_schema(self).decode_tuple(record_data(self))
 
     def __eq__(self, other):
         """Equal to a record or tuple of equal items, whatever the field names, as named tuples are."""
-        cdef tuple mine = record_schema(self).decode_tuple(self.data)
+        cdef tuple mine = record_schema(self).decode_tuple(record_data(self))
         cdef object theirs
         if self is other:
             return True
         if isinstance(other, Record):
-            theirs = record_schema(<Record>other).decode_tuple((<Record>other).data)
+            theirs = record_schema(<Record>other).decode_tuple(record_data(<Record>other))
         elif isinstance(other, tuple):
             theirs = other
         else:
@@ -525,11 +551,11 @@ cdef class Record:
 
     def __hash__(self):
         # NaN has another hash in each object that stands for it.
-        items = record_schema(self).decode_tuple(self.data)
+        items = record_schema(self).decode_tuple(record_data(self))
         return hash(tuple(["nan" if is_nan(item) else item for item in items]))
 
     def __repr__(self):
-        fields = zip(record_schema(self).names, record_schema(self).decode_tuple(self.data), strict=True)
+        fields = zip(record_schema(self).names, record_schema(self).decode_tuple(record_data(self)), strict=True)
         return f"Record({', '.join(f'{name}={item!r}' for name, item in fields)})"
 
     def __dir__(self):
@@ -540,7 +566,7 @@ cdef class Record:
 
     def __reduce__(self):
         cdef Schema schema = record_schema(self)
-        return record_from, (schema.dtype, schema.decode_tuple(self.data))
+        return record_from, (schema.dtype, schema.decode_tuple(record_data(self)))
 
     @property
     def _fields(self):
@@ -549,4 +575,7 @@ cdef class Record:
 
     def _asdict(self):
         """The fields as a dict from name to value."""
-        return dict(zip(record_schema(self).names, record_schema(self).decode_tuple(self.data), strict=True))
+        return dict(zip(record_schema(self).names, record_schema(self).decode_tuple(record_data(self)), strict=True))
+
+
+(<PyTypeObject *>Record).tp_free = record_free
