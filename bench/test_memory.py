@@ -1,0 +1,81 @@
+"""What does a full cache take from its process: bytes, and time of the collector?
+
+Each cache is measured in a process of its own, by what the system says that it has resident.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import thread_time_ns
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .peers import EVICTING, PEERS, SlabCachePeer
+from .sizes import HUGE, LARGE
+from .workload import chunks, draw_keys, row_columns
+
+STALL_WRITES = 16  # between two looks at the clock, which itself costs as much as a write
+FEW = 1000
+
+
+def footprint(name: str, entries: int) -> dict[str, Any]:
+    """Fill, replace, collect. Bytes and nanoseconds of processor time."""
+    rng = np.random.default_rng()
+    keys = draw_keys(rng, entries)
+    PEERS[name](FEW).fill(keys[:FEW])  # what a first use brings along is no part of the figures
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    before = resident_bytes()
+    peer = PEERS[name](entries)
+    peer.fill(keys)
+    resident = resident_bytes() - before
+    figures: dict[str, Any] = {"entry_resident_bytes": resident / entries}
+    if isinstance(peer, SlabCachePeer):
+        figures["entry_bytes"] = peer.cache.nbytes / entries
+    peer.touch(keys[rng.permutation(entries)])
+    figures["stall_ns"] = max(
+        longest_stall(peer.write, row_columns(chunk)) for chunk in chunks(draw_keys(rng, entries))
+    )
+    figures["collect_ns"] = collection(peer.write, row_columns(draw_keys(rng, FEW)))
+    return figures
+
+
+def longest_stall(write: Callable[..., None], columns: tuple[list[int], ...]) -> int:
+    """The slowest `STALL_WRITES` writes in a row."""
+    longest = 0
+    for start in range(0, len(columns[0]), STALL_WRITES):
+        few = [column[start : start + STALL_WRITES] for column in columns]
+        started = thread_time_ns()
+        write(*few)
+        longest = max(longest, thread_time_ns() - started)
+    return longest
+
+
+def collection(write: Callable[..., None], columns: tuple[list[int], ...]) -> int:
+    """The first full collection after some writes, the usual state of a cache.
+
+    An earlier one has untracked what can be untracked; a write tracks the dict that it is made to again.
+    """
+    gc.collect()
+    write(*columns)
+    started = thread_time_ns()
+    gc.collect()
+    return thread_time_ns() - started
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"), [*((name, LARGE) for name in EVICTING), ("slabcache", HUGE)]
+)
+def test_footprint(record: Callable[..., None], cut: Callable[[int], int], name: str, entries: int) -> None:
+    record(footprint, name, cut(entries), name=name, entries=entries)
