@@ -34,7 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench")
     group.addoption("--quick", action="store_true", help="small caches, few rounds: does it run?")
     group.addoption("--seed", type=int, default=0, help="of all that is drawn")
-    group.addoption("--peers", default=",".join(PEERS), help="take these alone, by their names in bench/peers.py")
+    group.addoption(
+        "--peers", default=",".join(PEERS), help="take these alone, by their names in bench/peers.py"
+    )
 
 
 def pytest_report_header() -> list[str]:
@@ -177,7 +179,9 @@ def record(benchmark: BenchmarkFixture) -> Callable[..., None]:
     return run
 
 
-def isolated(function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+def isolated(
+    function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Result:
     """Call a function in a fresh process, whose memory nobody has used."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()

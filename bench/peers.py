@@ -313,7 +313,9 @@ class TheinePeer(Peer):
     """theine has no plain LRU: W-TinyLFU decides what stays. Without its locks, the fastest it can be."""
 
     label = package = module = "theine"
-    choose_when = "the ratio of hits matters more than the time of one: its policy keeps what is asked for often"
+    choose_when = (
+        "the ratio of hits matters more than the time of one: its policy keeps what is asked for often"
+    )
 
     def __init__(self, capacity: int) -> None:
         from theine import Cache

@@ -50,7 +50,9 @@ def chase(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int, int],
     folder: Path = tmp_path_factory.mktemp("chase")
     (folder / "chase.c").write_text(SOURCE)
     compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
-    subprocess.run([*compiler, "-O2", "-shared", "-fPIC", "-o", "chase.so", "chase.c"], cwd=folder, check=True)
+    subprocess.run(
+        [*compiler, "-O2", "-shared", "-fPIC", "-o", "chase.so", "chase.c"], cwd=folder, check=True
+    )
     function = ctypes.CDLL(str(folder / "chase.so")).chase
     function.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t]
     function.restype = ctypes.c_uint64
