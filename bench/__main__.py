@@ -88,7 +88,7 @@ def _command(files: list[Path], options: argparse.Namespace, number: int, peers:
 
 def _in_a_bar(results: Results) -> list[str]:
     """Peers that the next pass has to measure again."""
-    fastest = results.fastest("evicting_write", LARGE, list(bars.RIVALS))
+    fastest = results.fastest("evicting_write", LARGE, bars.RIVALS)
     return ["dict", *fastest[:2], "slabcache"]
 
 

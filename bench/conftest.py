@@ -1,8 +1,9 @@
 """What the suites share: options, the order of the tests, full caches, the clock.
 
 A ratio compares two tests, so their rounds must fall on the same minutes of the machine: each test comes in
-several turns, and all tests of a size take their first turn before any takes its second. Rounds are short, which
-makes their median blind to what now and then interrupts one.
+several turns, and all tests of a size take their first turn before any takes its second. Rounds are short,
+which makes their median blind to what now and then interrupts one. Rounds before the first that counts bring
+back what the tests between have driven out of the processor's caches.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .full import FullCache
 from .peers import MISSING, PEERS
 
 TURNS, QUICK_TURNS = 4, 1
-WARM_UPS, QUICK_ROUNDS = 3, 2
+QUICK_ROUNDS = 2
 QUICK_ENTRIES = 10_000
 
 Parameters = ParamSpec("Parameters")
@@ -151,16 +152,22 @@ class Clock:
         rounds: int = 20,
         **facts: object,
     ) -> None:
-        """Record who (`name`), at which size, and how many operations a round is made of, beside the times."""
+        """Record, beside the times, who (`name`), at which size, and how many operations a round has."""
         self.benchmark.extra_info.update(
             name=name, entries=entries, operations=operations, turn=self.turn, **facts
         )
-        self.benchmark.pedantic(
+        self.benchmark.pedantic(  # type: ignore[no-untyped-call]
             function,
             setup=lambda: (setup(), {}),
             rounds=QUICK_ROUNDS if self.quick else rounds,
-            warmup_rounds=1 if self.quick else min(WARM_UPS, rounds // 2),
+            warmup_rounds=1 if self.quick else warm_ups(entries, operations),
         )
+
+
+def warm_ups(entries: int, operations: int) -> int:
+    """Rounds until the processor's caches hold what they can: all of a small cache, a part of a large one."""
+    few, most, all_entries = 3, 40, 2 * entries // operations
+    return 1 if operations == 1 else min(few + all_entries, most)
 
 
 @pytest.fixture
@@ -173,7 +180,9 @@ def record(benchmark: BenchmarkFixture) -> Callable[..., None]:
     """Record facts that are no times. The function has measured them in a process of its own."""
 
     def run(function: Callable[..., dict[str, Any]], *arguments: Any, **facts: object) -> None:
-        figures = benchmark.pedantic(isolated, (function, *arguments), rounds=1)
+        figures = benchmark.pedantic(  # type: ignore[no-untyped-call]
+            isolated, (function, *arguments), rounds=1
+        )
         benchmark.extra_info.update(figures, **facts)
 
     return run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Subject(NamedTuple):
-    """What was measured: a test, the cache or whatever else went through it, the size, the rows of a batch."""
+    """What was measured: a test, the cache or yardstick, the size, the rows of a batch."""
 
     test: str
     name: str
@@ -28,8 +27,8 @@ class Turn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """The median over turns, and the range of the medians of the passes."""
+class Figure:
+    """The median over all turns, and the range of the medians of the passes."""
 
     value: float
     low: float
@@ -44,14 +43,14 @@ class Results:
         if not self.files:
             raise FileNotFoundError(f"there are no results in {folder}")
         self.times: dict[Subject, dict[Turn, float]] = defaultdict(dict)
-        self.facts: dict[Subject, list[dict[str, Any]]] = defaultdict(list)
+        self.facts: dict[Subject, dict[Turn, dict[str, Any]]] = defaultdict(dict)
         for number, file in enumerate(self.files.values()):
             for benchmark in file["benchmarks"]:
                 self._add(number, benchmark)
 
     @property
     def machine(self) -> dict[str, Any]:
-        """Processor, system, interpreter and versions, as pytest-benchmark and the conftest have noted them."""
+        """Processor, system, interpreter, versions, as noted by pytest-benchmark and the conftest."""
         first: dict[str, Any] = next(iter(self.files.values()))
         return {**first["machine_info"], "commit": first["commit_info"]}
 
@@ -61,40 +60,37 @@ class Results:
             return
         test = benchmark["name"].partition("[")[0].removeprefix("test_")
         subject = Subject(test, info["name"], info["entries"], info.get("rows"))
-        self.facts[subject].append(info)
+        turn = Turn(number_of_pass, info.get("turn", 0))
+        self.facts[subject][turn] = info
         if "operations" in info:
-            nanoseconds = benchmark["stats"]["median"] / info["operations"] * 1e9
-            self.times[subject][Turn(number_of_pass, info["turn"])] = nanoseconds
+            self.times[subject][turn] = benchmark["stats"]["median"] / info["operations"] * 1e9
 
-    def ns(self, subject: Subject) -> float | None:
-        """Nanoseconds an operation."""
-        times = self.times.get(subject)
-        return median(times.values()) if times else None
+    def ns(self, subject: Subject, unit: float = 1) -> Figure | None:
+        """Nanoseconds an operation, or another unit."""
+        return _summary(self.times.get(subject, {}), unit)
 
-    def fact(self, subject: Subject, what: str) -> float | None:
+    def fact(self, subject: Subject, what: str, unit: float = 1) -> Figure | None:
         """A figure that is no time of a round."""
-        known = [facts[what] for facts in self.facts.get(subject, []) if what in facts]
-        return median(known) if known else None
+        facts = self.facts.get(subject, {})
+        return _summary({turn: info[what] for turn, info in facts.items() if what in info}, unit)
 
-    def ratio(self, one: Subject, other: Subject) -> Ratio | None:
+    def ratio(self, one: Subject, other: Subject) -> Figure | None:
         """How many times as long `one` takes as `other`, compared turn by turn."""
         ones, others = self.times.get(one, {}), self.times.get(other, {})
-        by_pass: dict[int, list[float]] = defaultdict(list)
-        for turn in ones.keys() & others.keys():
-            by_pass[turn.number_of_pass].append(ones[turn] / others[turn])
-        if not by_pass:
-            return None
-        medians = [median(ratios) for ratios in by_pass.values()]
-        every = [ratio for ratios in by_pass.values() for ratio in ratios]
-        return Ratio(median(every), min(medians), max(medians))
+        return _summary({turn: ones[turn] / others[turn] for turn in ones.keys() & others.keys()})
 
     def fastest(self, test: str, entries: int, names: list[str]) -> list[str]:
         """Those of the names that were measured, fastest first."""
         times = {name: self.ns(Subject(test, name, entries)) for name in names}
-        return sorted((name for name in names if times[name]), key=lambda name: times[name] or 0)
+        known = {name: figure.value for name, figure in times.items() if figure}
+        return sorted(known, key=known.__getitem__)
 
-    def subjects(self, test: str) -> Iterator[tuple[Subject, float]]:
-        """Each subject of a test with its nanoseconds an operation, in the order of measurement."""
-        for subject in self.times:
-            if subject.test == test and (nanoseconds := self.ns(subject)):
-                yield subject, nanoseconds
+
+def _summary(figures: dict[Turn, float], unit: float = 1) -> Figure | None:
+    by_pass: dict[int, list[float]] = defaultdict(list)
+    for turn, figure in figures.items():
+        by_pass[turn.number_of_pass].append(figure / unit)
+    if not by_pass:
+        return None
+    medians = [median(of_one) for of_one in by_pass.values()]
+    return Figure(median(figure / unit for figure in figures.values()), min(medians), max(medians))
