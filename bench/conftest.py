@@ -4,6 +4,9 @@ A ratio compares two tests, so their rounds must fall on the same minutes of the
 several turns, and all tests of a size take their first turn before any takes its second. Rounds are short,
 which makes their median blind to what now and then interrupts one. Rounds before the first that counts bring
 back what the tests between have driven out of the processor's caches.
+
+Peers that evict have processes of their own, as the objects that they free are holes in the memory of whoever
+comes next: fresh integers are then scattered over all of it, and cost a cache miss each.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from .full import FullCache
 from .peers import MISSING, PEERS
 
-TURNS, QUICK_TURNS = 4, 1
+TURNS, QUICK_TURNS = 6, 1
 QUICK_ROUNDS = 2
 QUICK_ENTRIES = 10_000
 
@@ -36,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--quick", action="store_true", help="small caches, few rounds: does it run?")
     group.addoption("--seed", type=int, default=0, help="of all that is drawn")
     group.addoption(
-        "--peers", default=",".join(PEERS), help="take these alone, by their names in bench/peers.py"
+        "--peers", default=",".join(PEERS), help="measure these alone, by their names in bench/peers.py"
     )
 
 
@@ -50,7 +53,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Size by size, evictions last, turn by turn; peers that are not wanted left out."""
+    """Size by size, evictions last, turn by turn; peers that are not wanted left out.
+
+    What is not about one peer belongs to slabcache.
+    """
     wanted = set(config.option.peers.split(","))
 
     def parameters(item: pytest.Item) -> dict[str, Any]:
@@ -61,7 +67,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         evicting = "turned_over" in getattr(item, "fixturenames", ())
         return given.get("entries", 0), evicting, given.get("turn", 0)
 
-    items[:] = sorted((item for item in items if parameters(item).get("name") in {None, *wanted}), key=place)
+    items[:] = sorted(
+        (item for item in items if parameters(item).get("name", "slabcache") in wanted), key=place
+    )
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
@@ -149,7 +157,7 @@ class Clock:
         name: str,
         entries: int,
         operations: int,
-        rounds: int = 20,
+        rounds: int = 12,
         **facts: object,
     ) -> None:
         """Record, beside the times, who (`name`), at which size, and how many operations a round has."""

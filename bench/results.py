@@ -20,7 +20,7 @@ class Subject(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """When it was measured. Figures of one turn come from one process and nearly the same time."""
+    """When it was measured. Figures of one turn come from nearly the same time."""
 
     number_of_pass: int
     turn: int
@@ -41,12 +41,13 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.files = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("pass-*.json"))}
         if not self.files:
-            raise FileNotFoundError(f"there are no results in {folder}")
+            raise FileNotFoundError(f"there are no results in {folder}: run python -m bench")
         self.times: dict[Subject, dict[Turn, float]] = defaultdict(dict)
         self.facts: dict[Subject, dict[Turn, dict[str, Any]]] = defaultdict(dict)
-        for number, file in enumerate(self.files.values()):
+        for stem, file in self.files.items():
+            number_of_pass = int(stem.split("-")[1])
             for benchmark in file["benchmarks"]:
-                self._add(number, benchmark)
+                self._add(number_of_pass, benchmark)
 
     @property
     def machine(self) -> dict[str, Any]:
