@@ -1,7 +1,7 @@
 """Benchmarks of slabcache beside the caches people use today. CONTRIBUTING.md says how to run them.
 
-``peers`` adapts the caches, ``workload`` draws the data, ``full`` fills a cache with it. Each ``test_*`` file is a
-suite of pytest-benchmark and asks one question; ``conftest`` has what they share. ``python -m bench`` runs the
-suites in several passes, ``results`` reads what they wrote, ``bars`` compares it with what is demanded,
-``report`` and ``pictures`` put it on pages.
+``peers`` adapts the caches, ``workload`` draws the data, ``full`` fills a cache with it, by ``sizes``.
+Each ``test_*`` file is a suite of pytest-benchmark and asks one question; ``conftest`` has what they share.
+``python -m bench`` runs the suites in several passes, ``results`` reads what they wrote, ``bars`` compares
+that with what is demanded, ``report`` and ``pictures`` put it on pages.
 """

@@ -1,8 +1,12 @@
 """What the suites share: options, the order of the tests, full caches, the clock.
 
 A ratio compares two tests, so their rounds must fall on the same minutes of the machine: each test comes in
-several turns, and all tests of a size take their first turn before any takes its second. Rounds are short, which
-makes their median blind to what now and then interrupts one.
+several turns, and all tests of a size take their first turn before any takes its second. Rounds are short,
+which makes their median blind to what now and then interrupts one. Rounds before the first that counts bring
+back what the tests between have driven out of the processor's caches.
+
+Peers that evict have processes of their own, as the objects that they free are holes in the memory of whoever
+comes next: fresh integers are then scattered over all of it, and cost a cache miss each.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from .full import FullCache
 from .peers import MISSING, PEERS
 
-TURNS, QUICK_TURNS = 4, 1
-WARM_UPS, QUICK_ROUNDS = 3, 2
+TURNS, QUICK_TURNS = 6, 1
+QUICK_ROUNDS = 2
 QUICK_ENTRIES = 10_000
 
 Parameters = ParamSpec("Parameters")
@@ -34,7 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench")
     group.addoption("--quick", action="store_true", help="small caches, few rounds: does it run?")
     group.addoption("--seed", type=int, default=0, help="of all that is drawn")
-    group.addoption("--peers", default=",".join(PEERS), help="take these alone, by their names in bench/peers.py")
+    group.addoption(
+        "--peers", default=",".join(PEERS), help="measure these alone, by their names in bench/peers.py"
+    )
 
 
 def pytest_report_header() -> list[str]:
@@ -47,7 +53,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Size by size, evictions last, turn by turn; peers that are not wanted left out."""
+    """Size by size, evictions last, turn by turn; peers that are not wanted left out.
+
+    What is not about one peer belongs to slabcache.
+    """
     wanted = set(config.option.peers.split(","))
 
     def parameters(item: pytest.Item) -> dict[str, Any]:
@@ -58,7 +67,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         evicting = "turned_over" in getattr(item, "fixturenames", ())
         return given.get("entries", 0), evicting, given.get("turn", 0)
 
-    items[:] = sorted((item for item in items if parameters(item).get("name") in {None, *wanted}), key=place)
+    items[:] = sorted(
+        (item for item in items if parameters(item).get("name", "slabcache") in wanted), key=place
+    )
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
@@ -146,19 +157,25 @@ class Clock:
         name: str,
         entries: int,
         operations: int,
-        rounds: int = 20,
+        rounds: int = 12,
         **facts: object,
     ) -> None:
-        """Record who (`name`), at which size, and how many operations a round is made of, beside the times."""
+        """Record, beside the times, who (`name`), at which size, and how many operations a round has."""
         self.benchmark.extra_info.update(
             name=name, entries=entries, operations=operations, turn=self.turn, **facts
         )
-        self.benchmark.pedantic(
+        self.benchmark.pedantic(  # type: ignore[no-untyped-call]
             function,
             setup=lambda: (setup(), {}),
             rounds=QUICK_ROUNDS if self.quick else rounds,
-            warmup_rounds=1 if self.quick else min(WARM_UPS, rounds // 2),
+            warmup_rounds=1 if self.quick else warm_ups(entries, operations),
         )
+
+
+def warm_ups(entries: int, operations: int) -> int:
+    """Rounds until the processor's caches hold what they can: all of a small cache, a part of a large one."""
+    few, most, all_entries = 3, 40, 2 * entries // operations
+    return 1 if operations == 1 else min(few + all_entries, most)
 
 
 @pytest.fixture
@@ -171,13 +188,17 @@ def record(benchmark: BenchmarkFixture) -> Callable[..., None]:
     """Record facts that are no times. The function has measured them in a process of its own."""
 
     def run(function: Callable[..., dict[str, Any]], *arguments: Any, **facts: object) -> None:
-        figures = benchmark.pedantic(isolated, (function, *arguments), rounds=1)
+        figures = benchmark.pedantic(  # type: ignore[no-untyped-call]
+            isolated, (function, *arguments), rounds=1
+        )
         benchmark.extra_info.update(figures, **facts)
 
     return run
 
 
-def isolated(function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+def isolated(
+    function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Result:
     """Call a function in a fresh process, whose memory nobody has used."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()

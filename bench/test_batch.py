@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from numpy.typing import NDArray
 
@@ -13,7 +12,7 @@ from .conftest import Clock
 from .full import FullCache
 from .peers import SlabCachePeer
 from .sizes import LARGE, SIZES, SMALL
-from .workload import CHUNK_ROWS, Rows, values_of
+from .workload import CHUNK_ROWS, Rows, key_columns, values_of
 
 BATCH_ROWS = 1, 4, 16, 64, 256, 1024, CHUNK_ROWS, 16_384, 65_536
 FEW_ROWS = 16
@@ -108,8 +107,22 @@ def test_put_many_by_rows(clock: Clock, turned_over: Full, rows: int) -> None:
 
 
 @pytest.mark.parametrize("entries", [SMALL, LARGE])
+def test_scalar_calls(clock: Clock, touched: Full, entries: int) -> None:
+    """What the next test is compared with."""
+    full = touched("slabcache", entries)
+    clock(
+        full.peer.hit,
+        lambda: key_columns(full.present(CHUNK_ROWS)),
+        name="slabcache",
+        entries=entries,
+        operations=CHUNK_ROWS,
+        rounds=ROUNDS,
+    )
+
+
+@pytest.mark.parametrize("entries", [SMALL, LARGE])
 def test_few_rows(clock: Clock, touched: Full, entries: int) -> None:
-    """Batches of 16 rows, to be compared with 16 scalar calls."""
+    """Batches of so few rows that the call itself counts."""
     full = touched("slabcache", entries)
     clock(
         by_batches(cache_of(full).get_many),

@@ -74,8 +74,6 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGESIZE")
 
 
-@pytest.mark.parametrize(
-    ("name", "entries"), [*((name, LARGE) for name in EVICTING), ("slabcache", HUGE)]
-)
+@pytest.mark.parametrize(("name", "entries"), [*((name, LARGE) for name in EVICTING), ("slabcache", HUGE)])
 def test_footprint(record: Callable[..., None], cut: Callable[[int], int], name: str, entries: int) -> None:
     record(footprint, name, cut(entries), name=name, entries=entries)

@@ -64,15 +64,16 @@ def test_refill(clock: Clock, touched: Callable[[str, int], FullCache], keep: Ke
     original: Any = full.peer.cache  # type: ignore[attr-defined]
     keys, values = keep("snapshot", LARGE, original.snapshot)
 
-    def refill(keys: Rows, values: Rows) -> None:
+    def refill(keys: Rows, values: Rows) -> SlabCache:
         cache = SlabCache(2 * original.capacity, key=KEY, value=VALUE)
         for some_keys, some_values in zip(chunks(keys), chunks(values), strict=True):
             cache.put_many(some_keys, some_values)
+        return cache
 
     clock(
         refill,
         lambda: (keys, values),
-        name="refill",
+        name="slabcache",
         entries=LARGE,
         operations=1,
         rounds=ROUNDS,

@@ -17,8 +17,12 @@ from slabcache import SlabCache
 from .conftest import Clock
 from .full import FullCache
 from .peers import INSTALLED, PEERS
-from .sizes import SMALL, peers_by_size
-from .workload import CHUNK_ROWS, VALUE, key_columns, row_columns
+from .sizes import LARGE, SMALL, peers_by_size
+from .workload import CHUNK_ROWS, VALUE, draw_keys, key_columns, row_columns
+
+ROUNDS = 100  # where they are short
+
+WRITABLE = [name for name in INSTALLED if PEERS[name].writable]
 
 Touched = Callable[[str, int], FullCache]
 
@@ -35,7 +39,23 @@ def test_hit(clock: Clock, touched: Touched, name: str, entries: int) -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "entries"), peers_by_size(INSTALLED))
+@pytest.mark.parametrize("name", ["dict", "slabcache"])
+def test_hit_by_same_objects(clock: Clock, name: str) -> None:
+    """The integers of the key are those that the dict holds, so that it need not compare their values."""
+    rng = np.random.default_rng()
+    columns = row_columns(draw_keys(rng, SMALL))
+    peer = PEERS[name](SMALL)
+    peer.write(*columns)
+
+    def same_objects() -> tuple[list[int], ...]:
+        rows = rng.integers(SMALL, size=CHUNK_ROWS).tolist()
+        return tuple([column[row] for row in rows] for column in columns[:2])
+
+    clock(peer.hit, same_objects, name=name, entries=SMALL, operations=CHUNK_ROWS, rounds=ROUNDS)
+
+
+@pytest.mark.parametrize("entries", [SMALL, LARGE])
+@pytest.mark.parametrize("name", INSTALLED)
 def test_read(clock: Clock, touched: Touched, name: str, entries: int) -> None:
     full = touched(name, entries)
     clock(
@@ -47,9 +67,8 @@ def test_read(clock: Clock, touched: Touched, name: str, entries: int) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "entries"), peers_by_size([name for name in INSTALLED if PEERS[name].writable])
-)
+@pytest.mark.parametrize("entries", [SMALL, LARGE])
+@pytest.mark.parametrize("name", WRITABLE)
 def test_update(clock: Clock, touched: Touched, name: str, entries: int) -> None:
     full = touched(name, entries)
     clock(
@@ -94,4 +113,5 @@ def test_hit_of_u8_key(clock: Clock, name: str) -> None:
         name=name,
         entries=SMALL,
         operations=CHUNK_ROWS,
+        rounds=ROUNDS,
     )

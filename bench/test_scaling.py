@@ -3,8 +3,8 @@
 The other suites measure each cache at each size. Here is the yardstick: reads from as many bytes as slabcache
 takes for as many entries, all in random order, by two programs:
 
-* dependent: a pointer chase, a loop in C over a cycle that visits each cache line once. Each read has to wait for
-  the one before, as the steps of one look-up have to.
+* dependent: a pointer chase, a loop in C over a cycle that visits each cache line once. Each read has to wait
+  for the one before, as the steps of one look-up have to.
 * independent: `numpy.take` of rows of 48 bytes, a slot's size. The processor overlaps them, as a batch can.
 """
 
@@ -50,11 +50,13 @@ def chase(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int, int],
     folder: Path = tmp_path_factory.mktemp("chase")
     (folder / "chase.c").write_text(SOURCE)
     compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")
-    subprocess.run([*compiler, "-O2", "-shared", "-fPIC", "-o", "chase.so", "chase.c"], cwd=folder, check=True)
+    subprocess.run(
+        [*compiler, "-O2", "-shared", "-fPIC", "-o", "chase.so", "chase.c"], cwd=folder, check=True
+    )
     function = ctypes.CDLL(str(folder / "chase.so")).chase
     function.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t]
     function.restype = ctypes.c_uint64
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 @pytest.mark.parametrize("entries", SIZES)
@@ -82,10 +84,8 @@ def test_dependent_read(
     )
 
 
-@pytest.mark.parametrize("entries", SIZES)
-def test_take(clock: Clock, keep: Keep, cut: Callable[[int], int], entries: int) -> None:
+def take(clock: Clock, keep: Keep, row_count: int, entries: int) -> None:
     rng = np.random.default_rng()
-    row_count = cut(entries)
     rows = keep("rows", entries, lambda: np.frombuffer(rng.bytes(row_count * ROW.itemsize), ROW).copy())
     clock(
         np.take,
@@ -95,3 +95,15 @@ def test_take(clock: Clock, keep: Keep, cut: Callable[[int], int], entries: int)
         operations=CHUNK_ROWS,
         rounds=ROUNDS,
     )
+
+
+@pytest.mark.parametrize("entries", SIZES)
+def test_take(clock: Clock, keep: Keep, cut: Callable[[int], int], entries: int) -> None:
+    take(clock, keep, cut(entries), entries)
+
+
+@pytest.mark.parametrize("entries", SIZES)
+@pytest.mark.usefixtures("turned_over")
+def test_take_among_evictions(clock: Clock, keep: Keep, cut: Callable[[int], int], entries: int) -> None:
+    """The same once more, at the time at which evictions are measured."""
+    take(clock, keep, cut(entries), entries)
