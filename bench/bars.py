@@ -182,6 +182,20 @@ BARS = (
     ),
     Bar(f"growth, {GET}", TAKE, 1, None, growth("get_many", *INDEPENDENT)),
     Bar(f"growth, {PUT}", TAKE, 1, None, growth("put_many_evicting", *INDEPENDENT)),
+    Bar(
+        "collector's time under a service's requests, 10 M entries",
+        "the same without a cache",
+        1.1,
+        None,
+        fact(slabcache("collector", HUGE), "ratio"),
+    ),
+    Bar(
+        "longest stay in the cache, 10 M entries",
+        "longest run of the collector",
+        1,
+        None,
+        fact(slabcache("collector", HUGE), "longest"),
+    ),
 )
 
 

@@ -17,6 +17,7 @@ class Subject(NamedTuple):
     name: str
     entries: int
     rows: int | None = None
+    skew: float | None = None
 
 
 class Turn(NamedTuple):
@@ -60,7 +61,7 @@ class Results:
         if "name" not in info:
             return
         test = benchmark["name"].partition("[")[0].removeprefix("test_")
-        subject = Subject(test, info["name"], info["entries"], info.get("rows"))
+        subject = Subject(test, info["name"], info["entries"], info.get("rows"), info.get("skew"))
         turn = Turn(number_of_pass, info.get("turn", 0))
         self.facts[subject][turn] = info
         if "operations" in info:

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from . import turns
 from .tail_caches import CACHES, Calls
-from .workload import CHUNK_ROWS, KEY, Rows
+from .workload import Rows, chunks, draw_keys
 
-#: What requests do, and how many in a hundred do it. Those with a name in `BATCHES` take `BATCH_ROWS` keys.
+#: What requests do, and how many in a hundred do it. The first are single calls, the others take `BATCH_ROWS` keys.
 MIX = {"read": 62, "count": 20, "edit": 8, "forget": 5, "read_batch": 3, "count_batch": 2}
 SINGLES = 4
 BATCH_ROWS = 32
@@ -55,7 +55,7 @@ SESSIONS = 5_000
 
 #: Requests between two looks at the processor's clock, and between two lines of input.
 WINDOW = 16
-SLICE = 3_125 * WINDOW
+SLICE = 6_250 * WINDOW
 
 #: The digits of the percentiles: 1 is the 90th, 2 the 99th, 3 the 99.9th.
 NINES = [step / 10 for step in range(61)]
@@ -158,7 +158,7 @@ class Stamps:
 def measure(name: str, entries: int, requests: int, seed: int, kinds: int) -> Tail:
     """Fill the cache, serve requests of the first `kinds` of `MIX`, say what took long."""
     rng = np.random.default_rng(seed)
-    known = rng.integers(1 << 63, size=(int(entries * KEYS_PER_ENTRY), 2), dtype=np.uint64).view(KEY)[:, 0]
+    known = draw_keys(rng, int(entries * KEYS_PER_ENTRY))
     cache = CACHES[name](entries)
     _fill(cache, known, rng.integers(len(known), size=entries))
     stream, rows = _draw(rng, known, requests, kinds)
@@ -184,10 +184,10 @@ def measure(name: str, entries: int, requests: int, seed: int, kinds: int) -> Ta
 
 def _fill(cache: Calls, known: Rows, touched: NDArray[np.int64]) -> None:
     """Read all keys, more than there is room for; then some in random order, as memory is in no order for long."""
-    for start in range(0, len(known), CHUNK_ROWS):
-        cache.read_batch(known[start : start + CHUNK_ROWS])
-    for start in range(0, len(touched), CHUNK_ROWS):
-        cache.read_batch(known[touched[start : start + CHUNK_ROWS]])
+    for keys in chunks(known):
+        cache.read_batch(keys)
+    for keys in chunks(known[touched]):
+        cache.read_batch(keys)
     cache.misses = 0
 
 

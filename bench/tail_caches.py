@@ -2,6 +2,8 @@
 
 What the demo has is not written twice: `serve` reads a record, through to the store on a miss, and adds a
 mention when the request is a write. It takes in the call of the store, as a service does.
+
+slabcache is imported in all processes, as what it brings along is walked by the collector, whether used or not.
 """
 
 from __future__ import annotations
@@ -9,11 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import slabcache  # noqa: F401 - see above
+
 from demo.contenders import Fields, LruDictCache, NoCache, ObjectCache, SlabCacheCache, load
 
 from .workload import Rows, values_of
 
 NOTHING: Fields = 0, 0, 0
+
+#: A hit visits a bucket, a slot, its two neighbours in the list and the one that was the most recent.
+VISITS = 5
+LINE_BYTES = 64
 
 
 class Calls:
@@ -72,6 +81,33 @@ class NoCalls(NoCache, Calls):
         return NOTHING
 
 
+class MemoryCalls(NoCalls):
+    """Nothing is kept, but as many places in as much memory are visited as a cache has to.
+
+    What this costs the collector is the price of memory: it finds less of its own in the processor's caches.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.places = np.ones((capacity, LINE_BYTES // 8), np.uint64)
+        self.words = memoryview(self.places.ravel())
+
+    def serve(self, user: int, channel: int, write: bool) -> Fields:
+        words, length = self.words, len(self.words)
+        for visit in range(VISITS):
+            words[(user + visit * channel) % length] = visit
+        return super().serve(user, channel, write)
+
+    def read_batch(self, keys: Rows) -> Fields:
+        users, channels, places = keys["user_id"], keys["channel_id"], np.uint64(len(self.places))
+        for visit in range(VISITS):
+            self.places[(users + np.uint64(visit) * channels) % places, 0] = visit
+        return super().read_batch(keys)
+
+    def count_batch(self, keys: Rows) -> Fields:
+        return self.read_batch(keys)
+
+
 class ObjectCalls(ObjectCache, Calls):
     def edit(self, user: int, channel: int) -> Fields:
         self.serve(user, channel, False)
@@ -125,6 +161,7 @@ class SlabCacheCalls(SlabCacheCache, Calls):
 
 CACHES: dict[str, type[Calls]] = {
     "none": NoCalls,
+    "memory": MemoryCalls,
     "objects": ObjectCalls,
     "lru_dict": LruDictCalls,
     "cachebox": CacheboxCalls,

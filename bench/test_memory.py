@@ -17,9 +17,9 @@ import pytest
 
 from .peers import EVICTING, PEERS, SlabCachePeer
 from .sizes import HUGE, LARGE
+from .stall import longest_stall
 from .workload import chunks, draw_keys, row_columns
 
-STALL_WRITES = 16  # between two looks at the clock, which itself costs as much as a write
 FEW = 1000
 
 
@@ -44,17 +44,6 @@ def footprint(name: str, entries: int) -> dict[str, Any]:
     )
     figures["collect_ns"] = collection(peer.write, row_columns(draw_keys(rng, FEW)))
     return figures
-
-
-def longest_stall(write: Callable[..., None], columns: tuple[list[int], ...]) -> int:
-    """The slowest `STALL_WRITES` writes in a row."""
-    longest = 0
-    for start in range(0, len(columns[0]), STALL_WRITES):
-        few = [column[start : start + STALL_WRITES] for column in columns]
-        started = thread_time_ns()
-        write(*few)
-        longest = max(longest, thread_time_ns() - started)
-    return longest
 
 
 def collection(write: Callable[..., None], columns: tuple[list[int], ...]) -> int:
