@@ -27,7 +27,7 @@ def longest_stall(write: Callable[..., None], columns: tuple[list[int], ...]) ->
 
 
 def stalls(name: str, entries: int, seed: int) -> dict[str, Any]:
-    """Replace half of a full cache with no collector about: enough for a table to run out of unused places."""
+    """Replace half of a full cache, the collector off: enough for a table to run out of unused places."""
     gc.disable()
     write = FullCache(name, entries, seed).peer.write
     keys = draw_keys(np.random.default_rng(seed + 1), entries // 2)

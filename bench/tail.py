@@ -34,7 +34,7 @@ from . import turns
 from .tail_caches import CACHES, Calls
 from .workload import Rows, chunks, draw_keys
 
-#: What requests do, and how many in a hundred do it. The first are single calls, the others take `BATCH_ROWS` keys.
+#: What requests do, and how many in a hundred do it. The first are single calls, the others batches.
 MIX = {"read": 62, "count": 20, "edit": 8, "forget": 5, "read_batch": 3, "count_batch": 2}
 SINGLES = 4
 BATCH_ROWS = 32
@@ -42,8 +42,8 @@ BATCH_ROWS = 32
 #: Keys that requests ask for, for each entry of the cache. All are equally popular.
 KEYS_PER_ENTRY = 1.25
 
-#: Requests whose responses are written, and dropped, together. Each makes several objects, so a burst sets off a
-#: dozen young collections, and its objects outlive them.
+#: Requests whose responses are written, and dropped, together. Each makes several objects, so a burst sets
+#: off a dozen young collections, and its objects outlive them.
 BURST = 4 * (gc.get_threshold()[0] or 700)
 #: Responses of a complete burst that leave with each request, so that no request pays for all of them.
 WRITTEN_AT_ONCE = 8
@@ -68,7 +68,10 @@ Nanoseconds = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pause:
-    """The longest of some stretches of time: by the clock, and without what the system gave to others near it."""
+    """The longest of some stretches of time.
+
+    clock: by the clock. working: the longest without what the system gave to others at about that time.
+    """
 
     clock: int
     working: int
@@ -78,12 +81,12 @@ class Pause:
 class Tail:
     """What one process saw. Times in nanoseconds.
 
-    collecting: processor time in the collector, for each slice. collections: how many, by generation.
-    operation: the longest stay in the cache, less the collections in it. gap: the same of the time between two.
+    working: processor time in all. collecting: that of the collector, for each slice.
+    collections: how many, by generation. switches: how often the system took the processor away.
+    operation: the longest stay in the cache, less the collections in it. gap: the same of what is between.
     collection: the longest run of the collector. request: the longest gap with the stay after it, collections
     included. request_parts: what the one that worked longest consists of.
-    operation_ns, request_ns: the durations at `NINES` and, as the last one, the longest; collections included.
-    switches: how often the system took the processor away.
+    operation_ns, request_ns: the durations at `NINES` and the longest, collections included.
     """
 
     requests: int
@@ -103,7 +106,7 @@ class Tail:
 
 
 class CollectorLog:
-    """When each collection began and ended, by both clocks, in arrays, which are no work for the collector."""
+    """When collections began and ended, by both clocks, in arrays, which are no work for the collector."""
 
     def __init__(self) -> None:
         self.clock = array("q")
@@ -120,7 +123,8 @@ class CollectorLog:
 class Service:
     """What requests leave behind, in bursts.
 
-    A ring of a steady size would never start a collection: the collector counts allocations less deallocations.
+    A ring of a steady size would never start a collection, as the collector counts allocations less
+    deallocations.
     """
 
     def __init__(self) -> None:
@@ -147,7 +151,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Stamps:
-    """When the cache was called and had answered, for each request; both clocks at the end of each window."""
+    """When each request called the cache and had its answer; both clocks at the end of each window."""
 
     called: array[int]
     answered: array[int]
@@ -183,7 +187,7 @@ def measure(name: str, entries: int, requests: int, seed: int, kinds: int) -> Ta
 
 
 def _fill(cache: Calls, known: Rows, touched: NDArray[np.int64]) -> None:
-    """Read all keys, more than there is room for; then some in random order, as memory is in no order for long."""
+    """Read all keys, more than there is room for; then in random order, which is that of any old cache."""
     for keys in chunks(known):
         cache.read_batch(keys)
     for keys in chunks(known[touched]):
@@ -230,7 +234,7 @@ def _serve(cache: Calls, stream: bytes, rows: Rows, stamps: Stamps) -> Iterator[
 
 
 def _durations(stamps: Stamps, log: CollectorLog) -> dict[str, Any]:
-    """From points in time to stretches of it. The first window of each slice, which began with a wait, is left out."""
+    """From points in time to stretches of it. The first window of a slice is left out: it began with a wait."""
     called, answered = _slices(stamps.called, SLICE), _slices(stamps.answered, SLICE)
     begun, called, answered = answered[:, WINDOW - 1 : -1], called[:, WINDOW:], answered[:, WINDOW:]
     clock, worked = (_slices(s, SLICE // WINDOW) for s in (stamps.clock, stamps.worked))

@@ -3,18 +3,18 @@
 What the demo has is not written twice: `serve` reads a record, through to the store on a miss, and adds a
 mention when the request is a write. It takes in the call of the store, as a service does.
 
-slabcache is imported in all processes, as what it brings along is walked by the collector, whether used or not.
+slabcache is imported in all processes: the collector walks what it brings along, whether it is used or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import slabcache  # noqa: F401 - see above
-
 from demo.contenders import Fields, LruDictCache, NoCache, ObjectCache, SlabCacheCache, load
+
+import slabcache  # noqa: F401 - see above
 
 from .workload import Rows, values_of
 
@@ -90,7 +90,7 @@ class MemoryCalls(NoCalls):
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
         self.places = np.ones((capacity, LINE_BYTES // 8), np.uint64)
-        self.words = memoryview(self.places.ravel())
+        self.words: Any = self.places.ravel().data
 
     def serve(self, user: int, channel: int, write: bool) -> Fields:
         words, length = self.words, len(self.words)
@@ -159,7 +159,7 @@ class SlabCacheCalls(SlabCacheCache, Calls):
         return NOTHING
 
 
-CACHES: dict[str, type[Calls]] = {
+CACHES: dict[str, Callable[[int], Calls]] = {
     "none": NoCalls,
     "memory": MemoryCalls,
     "objects": ObjectCalls,

@@ -61,7 +61,8 @@ def test_collector(benchmark: BenchmarkFixture, serve: Serve, cut: Callable[[int
 
 def _by_slice(one: dict[str, Any], other: dict[str, Any]) -> float:
     """How many times as long the collector took, as the median over slices of the same requests."""
-    return median(ours / theirs for ours, theirs in zip(one["collecting"], other["collecting"], strict=True))
+    pairs = zip(one["collecting"], other["collecting"], strict=True)
+    return float(median(ours / theirs for ours, theirs in pairs))
 
 
 def test_latency(benchmark: BenchmarkFixture, serve: Serve, cut: Callable[[int], int]) -> None:

@@ -64,6 +64,6 @@ def wait() -> None:
 
 
 def finish(result: dict[str, Any]) -> None:
-    """In a worker: hand over the result and end at once. To free millions of objects would be nobody's figure."""
+    """In a worker: hand over the result, and end at once: to free millions of objects is nobody's figure."""
     print(json.dumps(result), flush=True)
     os._exit(0)
