@@ -22,8 +22,8 @@ from .results import Results
 from .sizes import LARGE
 
 ROOT = Path(__file__).parent.parent
-#: Suites that every pass repeats. What else there is named test_*.py belongs to the first.
-REPEATED = "scalar", "eviction", "batch", "resize", "scaling"
+#: Suites that every pass repeats, and those of them for the rivals. All others belong to the first.
+REPEATED, REPEATED_FOR_RIVALS = ("scalar", "eviction", "batch", "resize", "scaling"), ("eviction",)
 PASSES = 4
 #: Compared so closely that they share a process. A dict frees nothing that could be in the way.
 TOGETHER = "dict", "slabcache"
@@ -46,13 +46,12 @@ def main() -> int:
     others = [name for name in INSTALLED if name not in TOGETHER]
     commands = []
     for number in range(1, 2 if options.quick else options.passes + 1):
-        files = [
-            path
-            for suite, path in suites.items()
-            if suite in (options.suites or suites) and (number == 1 or suite in REPEATED)
-        ]
-        for peers in [TOGETHER, *((name,) for name in others)] if files else []:
-            command = _command(files, options, number, peers)
+        for peers in [TOGETHER, *((name,) for name in others)]:
+            repeated = REPEATED if peers == TOGETHER else REPEATED_FOR_RIVALS
+            chosen = [suite for suite in options.suites or suites if number == 1 or suite in repeated]
+            if not chosen:
+                continue
+            command = _command([suites[suite] for suite in chosen], options, number, peers)
             commands.append(command)
             if code := _run(command, f"pass {number}, {', '.join(peers)}"):
                 return code

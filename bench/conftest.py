@@ -25,7 +25,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from .full import FullCache
 from .peers import MISSING, PEERS
 
-TURNS, QUICK_TURNS = 6, 1
+TURNS, QUICK_TURNS = 4, 1
 QUICK_ROUNDS = 2
 QUICK_ENTRIES = 10_000
 
@@ -174,8 +174,8 @@ class Clock:
 
 def warm_ups(entries: int, operations: int) -> int:
     """Rounds until the processor's caches hold what they can: all of a small cache, a part of a large one."""
-    few, most, all_entries = 3, 40, 2 * entries // operations
-    return 1 if operations == 1 else min(few + all_entries, most)
+    few, most, all_entries = 3, 24, 2 * entries // operations
+    return 0 if operations == 1 else min(few + all_entries, most)
 
 
 @pytest.fixture

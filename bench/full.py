@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from .peers import PEERS, Peer
+from .peers import PEERS, Peer, SlabCachePeer
 from .workload import Rows, draw_keys
 
 
@@ -23,6 +25,12 @@ class FullCache:
         self.peer.fill(self.keys)
         if misses := self.peer.touch(self.keys[self.rng.permutation(entries)]):
             raise AssertionError(f"{name}: {misses} of {entries} keys that must be there are not")
+
+    @property
+    def slabcache(self) -> Any:
+        """The cache itself, for the calls that no other cache has."""
+        assert isinstance(self.peer, SlabCachePeer)
+        return self.peer.cache
 
     def turn_over(self) -> None:
         if self.turned_over:
