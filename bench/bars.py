@@ -190,6 +190,13 @@ BARS = (
         fact(slabcache("collector", HUGE), "ratio"),
     ),
     Bar(
+        "the same",
+        "as many visits to memory, without a cache",
+        1.1,
+        None,
+        fact(slabcache("collector", HUGE), "ratio_to_memory"),
+    ),
+    Bar(
         "longest stay in the cache, 10 M entries",
         "longest run of the collector",
         1,

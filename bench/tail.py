@@ -234,7 +234,7 @@ def _serve(cache: Calls, stream: bytes, rows: Rows, stamps: Stamps) -> Iterator[
 
 
 def _durations(stamps: Stamps, log: CollectorLog) -> dict[str, Any]:
-    """From points in time to stretches of it. The first window of a slice is left out: it began with a wait."""
+    """From points in time to stretches of it. A slice begins with a wait: its first window is left out."""
     called, answered = _slices(stamps.called, SLICE), _slices(stamps.answered, SLICE)
     begun, called, answered = answered[:, WINDOW - 1 : -1], called[:, WINDOW:], answered[:, WINDOW:]
     clock, worked = (_slices(s, SLICE // WINDOW) for s in (stamps.clock, stamps.worked))
