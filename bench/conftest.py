@@ -15,6 +15,7 @@ import gc
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ParamSpec, TypeVar
@@ -74,11 +75,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     versions = machine_info["versions"] = {}
-    for package in ["numpy", "pytest-benchmark", *(peer.package for peer in PEERS.values())]:
-        try:
-            versions[package] = version(package) if package else None
-        except PackageNotFoundError:
-            continue
+    packages = [peer.package for peer in PEERS.values() if peer.package]
+    for package in ["numpy", "pytest-benchmark", *packages]:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
 
 
 @pytest.fixture(scope="session", autouse=True)

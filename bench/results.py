@@ -54,7 +54,7 @@ class Results:
     def machine(self) -> dict[str, Any]:
         """Processor, system, interpreter, versions, as noted by pytest-benchmark and the conftest."""
         first: dict[str, Any] = next(iter(self.files.values()))
-        return {**first["machine_info"], "commit": first["commit_info"]}
+        return {**first["machine_info"], "commit": first["commit_info"], "date": first["datetime"]}
 
     def _add(self, number_of_pass: int, benchmark: dict[str, Any]) -> None:
         info = benchmark["extra_info"]

@@ -17,14 +17,13 @@ import pytest
 
 from .peers import EVICTING, PEERS, SlabCachePeer
 from .sizes import HUGE, LARGE
-from .stall import longest_stall
-from .workload import chunks, draw_keys, row_columns
+from .workload import draw_keys, row_columns
 
 FEW = 1000
 
 
 def footprint(name: str, entries: int) -> dict[str, Any]:
-    """Fill, replace, collect. Bytes and nanoseconds of processor time."""
+    """Fill, read, collect. Bytes and nanoseconds of processor time."""
     rng = np.random.default_rng()
     keys = draw_keys(rng, entries)
     PEERS[name](FEW).fill(keys[:FEW])  # what a first use brings along is no part of the figures
@@ -39,9 +38,6 @@ def footprint(name: str, entries: int) -> dict[str, Any]:
     if isinstance(peer, SlabCachePeer):
         figures["entry_bytes"] = peer.cache.nbytes / entries
     peer.touch(keys[rng.permutation(entries)])
-    figures["stall_ns"] = max(
-        longest_stall(peer.write, row_columns(chunk)) for chunk in chunks(draw_keys(rng, entries))
-    )
     figures["collect_ns"] = collection(peer.write, row_columns(draw_keys(rng, FEW)))
     return figures
 
