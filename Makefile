@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-quick test-debug test-release lint types coverage sanitize package clean
+.PHONY: help demo test bench bench-docs bench-quick test-debug test-release lint types coverage sanitize package clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -37,6 +37,10 @@ test-release: $(VENV)/.release $(VENV)/.test
 # slabcache beside what one would use instead, and beside what memory allows.
 bench: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Its results on the pages that show them, and as pictures.
+bench-docs: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench.report
 
 # Does it run? Small caches; fails on an error, never on a time.
 bench-quick: $(VENV)/.release $(VENV)/.bench

@@ -27,9 +27,10 @@ STYLES = {
 }
 INK, GREY, RULE = "#222222", "#666666", "#E4E4E4"
 DATA_BYTES = 36
-LABEL_DISTANCE = 1.13  # the factor between two labels on a logarithmic axis, at least
+LINE_HEIGHT = 0.036  # of a label, as a share of the height of the axes
 
 Line = tuple[list[float], list[float]]
+Label = tuple[tuple[float, float], str, str]  # the end of a line, its name and colour
 
 
 def draw(results: Results, folder: Path) -> None:
@@ -49,17 +50,17 @@ def draw_scaling(results: Results, path: Path) -> None:
         (panels[0], "hit", "a hit", INSTALLED),
         (panels[1], "evicting_write", "a write that evicts", EVICTING),
     ):
-        labels = []
+        labels: list[Label] = []
         for name, (colour, mark) in STYLES.items():
             line = line_by_size(results, test, name) if name in names else ([], [])
             if line[0]:
                 width = 2.6 if name == "slabcache" else 1.4
                 axes.plot(*line, color=colour, marker=mark, markersize=5, linewidth=width)
-                labels.append((line, PEERS[name].label, colour))
+                labels.append(((line[0][-1], line[1][-1]), PEERS[name].label, colour))
         memory = line_by_size(results, "dependent_read", "dependent read")
         if memory[0]:
             axes.plot(*memory, color=GREY, linestyle="--", linewidth=1.4)
-            labels.append((memory, "one dependent read\nof memory", GREY))
+            labels.append(((memory[0][-1], memory[1][-1]), "one dependent read\nof memory", GREY))
         axes.set(xscale="log", yscale="log", xlabel="entries")
         plain_numbers(axes, [10, 100, 1_000, 10_000])
         axes.set_title(f"ns for {title}", loc="left", color=INK)
@@ -73,23 +74,31 @@ def line_by_size(results: Results, test: str, name: str) -> Line:
     return [entries for entries, _ in points], [value for _, value in points]
 
 
-def label_ends(axes: Axes, labels: list[tuple[Line, str, str]]) -> None:
-    """A name at the right end of each line, moved up where the one below is too near."""
-    right = max(line[0][-1] for line, _, _ in labels) if labels else 1
-    below = 0.0
-    for line, text, colour in sorted(labels, key=lambda label: label[0][1][-1]):
-        end = line[0][-1], line[1][-1]
-        height = max(end[1], below * LABEL_DISTANCE)
-        below = height * (LABEL_DISTANCE if "\n" in text else 1)
+def label_ends(axes: Axes, labels: list[Label]) -> None:
+    """Names beside the right ends of lines, each moved up where the one below is too near."""
+    places = axes.transScale + axes.transLimits
+    below = -1.0
+    for end, text, colour in sorted(labels, key=lambda label: label[0][1]):
+        lines = 1 + text.count("\n")
+        height = max(places.transform(end)[1], below + LINE_HEIGHT * (1 + lines) / 2)
+        below = height + LINE_HEIGHT * (lines - 1) / 2
         axes.annotate(
             text,
             end,
-            xytext=(right * 1.5, height),
+            xytext=(1.04, height),
+            textcoords="axes fraction",
             color=colour,
             fontsize=9,
             verticalalignment="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -97,6 +106,7 @@ def draw_batch_rows(results: Results, path: Path) -> None:
     """Rows a second against the rows of a batch, with the scalar calls as the level to beat."""
     figure = Figure(figsize=(8, 5), dpi=160, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
+    labels: list[Label] = []
     for test, scalar, label, colour, mark in (
         ("get_many_by_rows", "hit", "get_many", STYLES["slabcache"][0], "o"),
         ("put_many_by_rows", "evicting_write", "evicting put_many", STYLES["ordered_dict"][0], "s"),
@@ -106,29 +116,18 @@ def draw_batch_rows(results: Results, path: Path) -> None:
         if not points:
             continue
         axes.plot(*zip(*points, strict=True), color=colour, marker=mark, linewidth=2)
-        end_of_line(axes, points[-1], label, colour)
+        labels.append((points[-1], label, colour))
         level = results.ns(Subject(scalar, "slabcache", LARGE))
         if level:
             axes.axhline(1e3 / level.value, color=colour, linestyle="--", linewidth=1.2)
             name = "cache[a, b]" if scalar == "hit" else "evicting cache[a, b] = value"
-            end_of_line(axes, (points[-1][0], 1e3 / level.value), name, colour)
+            labels.append(((points[-1][0], 1e3 / level.value), name, colour))
     axes.set(xscale="log", xlabel="rows of a batch", ylabel="million rows a second")
     axes.set_ylim(bottom=0)
     plain_numbers(axes, None)
+    label_ends(axes, labels)
     axes.set_title("Throughput of slabcache at 1,000,000 entries, one thread", loc="left", color=INK)
     figure.savefig(path)
-
-
-def end_of_line(axes: Axes, end: tuple[float, float], text: str, colour: str) -> None:
-    axes.annotate(
-        text,
-        end,
-        xytext=(10, 0),
-        textcoords="offset points",
-        color=colour,
-        verticalalignment="center",
-        annotation_clip=False,
-    )
 
 
 def draw_memory(results: Results, path: Path) -> None:
@@ -166,7 +165,7 @@ def draw_memory(results: Results, path: Path) -> None:
 
 def plain_numbers(axes: Axes, y_ticks: list[int] | None) -> None:
     """Numbers instead of powers of ten, and only as many lines as one needs."""
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(short))
     if y_ticks:
         axes.set_yticks(y_ticks, [f"{tick:,}" for tick in y_ticks])
         axes.yaxis.set_minor_locator(NullLocator())
@@ -175,3 +174,7 @@ def plain_numbers(axes: Axes, y_ticks: list[int] | None) -> None:
     axes.grid(color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def short(value: float, _: object = None) -> str:
+    return f"{value / 1e6:,.0f} M" if value >= 1e6 else f"{value:,.0f}"
