@@ -25,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 #: Suites that every pass repeats, and those of them for the rivals. All others belong to the first.
 REPEATED, REPEATED_FOR_RIVALS = ("scalar", "eviction", "batch", "resize", "scaling"), ("eviction",)
 PASSES = 4
+#: Peers outside of a bar are measured for tables and curves, for which fewer turns will do.
+TURNS, TURNS_OF_OTHERS = 4, 2
 #: Compared so closely that they share a process. A dict frees nothing that could be in the way.
 TOGETHER = "dict", "slabcache"
 #: Processor time does not see what else runs on the machine, and sees all threads that a cache may have.
@@ -80,6 +82,7 @@ def _command(
     return [
         *(sys.executable, "-m", "pytest", *(str(file.relative_to(ROOT)) for file in files)),
         *("-q", "--confcutdir=bench", "--no-header", f"--seed={number}", f"--peers={','.join(peers)}"),
+        f"--turns={TURNS if peers == TOGETHER or number > 1 else TURNS_OF_OTHERS}",
         *("--benchmark-disable-gc", "--benchmark-quiet", f"--benchmark-timer={TIMER}"),
         f"--benchmark-json={options.out / f'pass-{number}-{peers[-1]}.json'}",
         *(["--quick"] if options.quick else []),

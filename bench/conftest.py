@@ -26,7 +26,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from .full import FullCache
 from .peers import MISSING, PEERS
 
-TURNS, QUICK_TURNS = 4, 1
+QUICK_TURNS = 1
 QUICK_ROUNDS = 2
 QUICK_ENTRIES = 10_000
 
@@ -38,6 +38,7 @@ Setup = Callable[[], tuple[Any, ...]]
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench")
     group.addoption("--quick", action="store_true", help="small caches, few rounds: does it run?")
+    group.addoption("--turns", type=int, default=4, help="of each test, unless the run is quick")
     group.addoption("--seed", type=int, default=0, help="of all that is drawn")
     group.addoption(
         "--peers", default=",".join(PEERS), help="measure these alone, by their names in bench/peers.py"
@@ -50,7 +51,8 @@ def pytest_report_header() -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "turn" in metafunc.fixturenames:
-        metafunc.parametrize("turn", range(QUICK_TURNS if metafunc.config.option.quick else TURNS))
+        option = metafunc.config.option
+        metafunc.parametrize("turn", range(QUICK_TURNS if option.quick else option.turns))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ from .sizes import HUGE, LARGE
 from .test_memory import resident_bytes
 from .workload import KEY, VALUE, Rows, chunks
 
-ROUNDS = 2
+ROUNDS = 3
 
 
 def test_construction(clock: Clock, cut: Callable[[int], int]) -> None:
