@@ -113,6 +113,8 @@ def read_through(results: Results) -> list[str]:
     """Nanoseconds of a read-through by skew, and how many of the keys were there."""
     known = [subject for subject in results.times if subject.test == "read_through"]
     cases = sorted({(subject.entries, subject.skew) for subject in known})
+    if not cases:
+        return ["Not measured."]
     header = ["ns (% of hits)", *(f"{entries:,} entries, skew {skew}" for entries, skew in cases)]
     lines = []
     for name in EVICTING:
