@@ -23,7 +23,7 @@ from .turns import take_turns
 
 #: With the batches among them, these are ten million operations and some.
 REQUESTS = 40 * SLICE
-LATENCY_REQUESTS = 15 * SLICE
+LATENCY_REQUESTS = 10 * SLICE
 LARGER = 4_000_000
 #: The others at this size would take as long again, to show the same.
 LARGER_PEERS = "ordered_dict", "lru_dict", "cachebox", "slabcache"
