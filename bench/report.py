@@ -156,7 +156,7 @@ def conditions(results: Results) -> list[str]:
     loop = results.ns(Subject("loop", "loop", SMALL))
     return [
         f"{cpu.get('brand_raw', machine['processor'])}, {cpu.get('count', '?')} cores, {machine['system']} "
-        f"{machine['release']} {machine['machine']}, Python {machine['python_version']}; {versions}. "
+        f"{machine['machine']}, Python {machine['python_version']}; {versions}. "
         f"Commit {str(commit.get('id'))[:12]}{' with changes' if commit.get('dirty') else ''}, "
         f"{machine['date'][:10]}. The loop and the making of the key's tuple alone take {cell(loop)} ns."
     ]
