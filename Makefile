@@ -5,7 +5,7 @@
 #
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
-# make compare | bench-native | lint | types | coverage | sanitize | package | clean    see CONTRIBUTING.md
+# make bench | bench-quick | bench-native | lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test compare bench-native test-debug test-release lint types coverage sanitize package clean
+.PHONY: help demo test bench bench-docs bench-quick bench-native test-debug test-release
+.PHONY: lint types coverage sanitize package clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -34,12 +35,20 @@ test-debug: $(VENV)/.debug $(VENV)/.test
 test-release: $(VENV)/.release $(VENV)/.test
 	$(BIN)/python -m pytest --ignore=tests/structures $(PYTEST_ARGS)
 
-# The table of the README: slabcache beside what one would use instead.
-compare: $(VENV)/.release $(VENV)/.bench
-	$(BIN)/python -m bench.compare
+# slabcache beside what one would use instead, and beside what memory allows.
+bench: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Its results on the pages that show them, and as pictures.
+bench-docs: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench.report
+
+# Does it run? Small caches; fails on an error, never on a time.
+bench-quick: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench --quick --out build/bench-quick
 
 # slabcache beside caches of Go and Rust, where their toolchains are.
-bench-native: $(VENV)/.release
+bench-native: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench.native $(BENCH_ARGS)
 
 # ---- what contributors and CI run as well ---------------------------------------------------------

@@ -1,5 +1,9 @@
-"""Benchmarks of slabcache beside the caches people use today.
+"""Benchmarks of slabcache beside the caches people use today. CONTRIBUTING.md says how to run them.
 
-``python -m bench.compare`` prints the table of the README. A further benchmark takes the caches from
-`peers`, its data from `workload`, and gets a module of its own beside `compare`.
+``peers`` adapts the caches, ``workload`` draws the data, ``full`` fills a cache with it, by ``sizes``.
+Each ``test_*`` file is a suite of pytest-benchmark and asks one question; ``conftest`` has what they share.
+``tail``, ``tail_caches`` and ``turns`` are a service under load in processes of its own; ``stall`` times the
+writes that wait for a rebuild; ``zipf`` draws requests of unequal popularity.
+``python -m bench`` runs the suites in several passes, ``results`` reads what they wrote, ``bars`` compares
+that with what is demanded, ``report`` and ``pictures`` put it on pages.
 """

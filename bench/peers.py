@@ -1,28 +1,32 @@
 """The caches that are compared, one small adapter each.
 
-An adapter's `read` and `write` are the loops themselves, written as a user of that cache would write them, so
-that no call of the adapter stands between the clock and the cache. All but the OrderedDict of objects and
-slabcache keep flat tuples of integers, the best that ordinary Python values can be: the collector stops
-tracking them once it has seen them.
+The loops of an adapter are written as a user of that cache would write them, so that no call of the adapter
+stands between the clock and the cache. All but the OrderedDict of objects and slabcache keep flat tuples of
+integers, the best that ordinary Python values can be: the collector stops tracking them once it has seen
+them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from .workload import KEY, VALUE, Rows
+from .workload import KEY, VALUE, Fields, Rows, chunks, key_columns, load, row_columns, values_of
 
 
 class Peer(ABC):
-    """One cache of `capacity` entries. The methods take columns of equal length, one item for each row."""
+    """One cache of `capacity` entries. The loops take columns of equal length, one item for each row."""
 
     label: ClassVar[str]
-    package: ClassVar[str | None]  # the distribution to name in the report; None for the standard library
+    module: ClassVar[str] = "builtins"  # what must be installed
+    package: ClassVar[str | None] = None  # its distribution; None for the standard library
     choose_when: ClassVar[str]  # when it is the better choice
+    evicts: ClassVar[bool] = True
+    writable: ClassVar[bool] = True  # an entry that is there can be written to
 
     @abstractmethod
     def __init__(self, capacity: int) -> None: ...
@@ -31,103 +35,81 @@ class Peer(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def hit(self, users: list[int], channels: list[int]) -> None:
+        """Look up keys that are all there."""
+
+    @abstractmethod
     def read(self, users: list[int], channels: list[int]) -> None:
-        """Look up keys that are all there, and read one field of each value."""
+        """The same, and read one field of each value."""
 
     @abstractmethod
     def write(
         self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
     ) -> None:
-        """Write entries that are not there."""
+        """Write entries, whether they are there or not."""
+
+    @abstractmethod
+    def read_through(self, users: list[int], channels: list[int]) -> int:
+        """Look up each key; load and write what is not there. How many were not."""
+
+    def fill(self, keys: Rows) -> None:
+        """Write all keys, by the shortest way, which is not for the clock."""
+        for chunk in chunks(keys):
+            self.write(*row_columns(chunk))
+
+    def touch(self, keys: Rows) -> int:
+        """Make each key the most recent, by the shortest way. How many were not there."""
+        return sum(self.read_through(*key_columns(chunk)) for chunk in chunks(keys))
 
 
 class LruCachePeer(Peer):
     """functools.lru_cache has no write: a miss calls the function, whose result it keeps."""
 
     label = "functools.lru_cache"
-    package = None
     choose_when = "results of a function are to be remembered; any hashable arguments, any result"
+    writable = False
 
     def __init__(self, capacity: int) -> None:
-        self.value = 0, 0, 0
-
-        @lru_cache(maxsize=capacity)
-        def load(user: int, channel: int) -> tuple[int, int, int]:  # noqa: ARG001 - the key
-            return self.value
-
-        self.load = load
+        self.load = lru_cache(maxsize=capacity)(load)
 
     def __len__(self) -> int:
         return self.load.cache_info().currsize
 
-    def read(self, users: list[int], channels: list[int]) -> None:
+    def hit(self, users: list[int], channels: list[int]) -> None:
         load = self.load
-        misses = load.cache_info().misses
         for user, channel in zip(users, channels, strict=True):
-            load(user, channel)[1]
-        if load.cache_info().misses != misses:
-            raise KeyError("a key that must be there is not")
-
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
-        load = self.load
-        for user, channel, message, mention, pin in zip(
-            users, channels, messages, mentions, pins, strict=True
-        ):
-            self.value = message, mention, pin
             load(user, channel)
 
-
-@dataclass
-class ReadState:
-    """A record as services write it: an ordinary object."""
-
-    last_message_id: int
-    mention_count: int
-    last_pin_ts: int
-
-
-class ObjectsPeer(Peer):
-    """The LRU that people write by hand: an OrderedDict from (user, channel) to an object."""
-
-    label = "OrderedDict of objects"
-    package = None
-    choose_when = "entries are mutable objects with methods; you want the same object back"
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.cache: OrderedDict[tuple[int, int], ReadState] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.cache)
-
     def read(self, users: list[int], channels: list[int]) -> None:
-        cache = self.cache
+        load = self.load
         for user, channel in zip(users, channels, strict=True):
-            key = user, channel
-            cache[key].mention_count  # noqa: B018 - what is timed
-            cache.move_to_end(key)
+            load(user, channel)[1]
 
     def write(
         self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
     ) -> None:
-        cache, capacity = self.cache, self.capacity
-        for user, channel, message, mention, pin in zip(
-            users, channels, messages, mentions, pins, strict=True
-        ):
-            cache[user, channel] = ReadState(message, mention, pin)
-            if len(cache) > capacity:
-                cache.popitem(last=False)
+        load = self.load
+        for user, channel, _, _, _ in zip(users, channels, messages, mentions, pins, strict=True):
+            load(user, channel)
+
+    def read_through(self, users: list[int], channels: list[int]) -> int:
+        before = self.load.cache_info().misses
+        self.hit(users, channels)
+        return self.load.cache_info().misses - before
 
 
 class MappingPeer(Peer):
-    """What the caches share that are mappings and evict by themselves."""
+    """What the caches share that are mappings and keep their order and size by themselves."""
 
     cache: Any
 
     def __len__(self) -> int:
         return len(self.cache)
+
+    def hit(self, users: list[int], channels: list[int]) -> None:
+        cache = self.cache
+        for user, channel in zip(users, channels, strict=True):
+            cache[user, channel]
 
     def read(self, users: list[int], channels: list[int]) -> None:
         cache = self.cache
@@ -143,10 +125,118 @@ class MappingPeer(Peer):
         ):
             cache[user, channel] = message, mention, pin
 
+    def read_through(self, users: list[int], channels: list[int]) -> int:
+        cache, get, misses = self.cache, self.cache.get, 0
+        for user, channel in zip(users, channels, strict=True):
+            key = user, channel
+            if get(key) is None:
+                cache[key] = load(user, channel)
+                misses += 1
+        return misses
+
+
+class DictPeer(MappingPeer):
+    """A dict is no cache, as it never evicts; its look-up is what Python can do."""
+
+    label = "dict"
+    choose_when = "everything fits into memory"
+    evicts = False
+
+    def __init__(self, capacity: int) -> None:  # noqa: ARG002 - it has none
+        self.cache = {}
+
+
+class OrderedDictPeer(MappingPeer):
+    """The LRU that people write by hand."""
+
+    label = "OrderedDict"
+    choose_when = "a dozen lines in pure Python that you can change at will"
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.cache = OrderedDict()
+
+    def hit(self, users: list[int], channels: list[int]) -> None:
+        cache, move_to_end = self.cache, self.cache.move_to_end
+        for user, channel in zip(users, channels, strict=True):
+            key = user, channel
+            cache[key]
+            move_to_end(key)
+
+    def read(self, users: list[int], channels: list[int]) -> None:
+        cache, move_to_end = self.cache, self.cache.move_to_end
+        for user, channel in zip(users, channels, strict=True):
+            key = user, channel
+            cache[key][1]
+            move_to_end(key)
+
+    def write(
+        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
+    ) -> None:
+        cache, capacity, move_to_end = self.cache, self.capacity, self.cache.move_to_end
+        for user, channel, message, mention, pin in zip(
+            users, channels, messages, mentions, pins, strict=True
+        ):
+            key = user, channel
+            cache[key] = message, mention, pin
+            move_to_end(key)
+            if len(cache) > capacity:
+                cache.popitem(last=False)
+
+    def read_through(self, users: list[int], channels: list[int]) -> int:
+        cache, capacity, move_to_end, misses = self.cache, self.capacity, self.cache.move_to_end, 0
+        for user, channel in zip(users, channels, strict=True):
+            key = user, channel
+            if key in cache:
+                cache[key]
+                move_to_end(key)
+                continue
+            misses += 1
+            cache[key] = load(user, channel)
+            if len(cache) > capacity:
+                cache.popitem(last=False)
+        return misses
+
+
+@dataclass
+class ReadState:
+    """A record as services write it: an ordinary object."""
+
+    last_message_id: int
+    mention_count: int
+    last_pin_ts: int
+
+
+class ObjectsPeer(OrderedDictPeer):
+    """The same, from (user, channel) to an object, which the collector has to look at."""
+
+    label = "OrderedDict of objects"
+    choose_when = "entries are mutable objects with methods; you want the same object back"
+
+    def read(self, users: list[int], channels: list[int]) -> None:
+        cache, move_to_end = self.cache, self.cache.move_to_end
+        for user, channel in zip(users, channels, strict=True):
+            key = user, channel
+            _ = cache[key].mention_count
+            move_to_end(key)
+
+    def write(
+        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
+    ) -> None:
+        cache, capacity, move_to_end = self.cache, self.capacity, self.cache.move_to_end
+        for user, channel, message, mention, pin in zip(
+            users, channels, messages, mentions, pins, strict=True
+        ):
+            key = user, channel
+            cache[key] = ReadState(message, mention, pin)
+            move_to_end(key)
+            if len(cache) > capacity:
+                cache.popitem(last=False)
+
 
 class CachetoolsPeer(MappingPeer):
     label = "cachetools.LRUCache"
-    package = "cachetools"
+    module = package = "cachetools"
     choose_when = "you need expiry, other policies or sizes by weight; pure Python, nothing to compile"
 
     def __init__(self, capacity: int) -> None:
@@ -156,8 +246,8 @@ class CachetoolsPeer(MappingPeer):
 
 
 class LruDictPeer(MappingPeer):
-    label = "lru-dict"
-    package = "lru-dict"
+    label = package = "lru-dict"
+    module = "lru"
     choose_when = "any hashable keys, any values; a rehash now and then does no harm"
 
     def __init__(self, capacity: int) -> None:
@@ -168,7 +258,7 @@ class LruDictPeer(MappingPeer):
 
 class CacheboxPeer(MappingPeer):
     label = "cachebox.LRUCache"
-    package = "cachebox"
+    module = package = "cachebox"
     choose_when = "any hashable keys, any values; other policies or expiry behind the same interface"
 
     def __init__(self, capacity: int) -> None:
@@ -177,11 +267,101 @@ class CacheboxPeer(MappingPeer):
         self.cache = LRUCache(capacity)
 
 
+class MokaPeer(Peer):
+    label = package = "moka-py"
+    module = "moka_py"
+    choose_when = "many threads, expiry, listeners; any hashable keys, any values"
+
+    def __init__(self, capacity: int) -> None:
+        from moka_py import Moka
+
+        self.cache: Moka[tuple[int, int], Fields] = Moka(capacity, policy="lru")
+
+    def __len__(self) -> int:
+        self.cache.run_pending_tasks()  # until then it counts what is about to be evicted
+        return self.cache.count()
+
+    def hit(self, users: list[int], channels: list[int]) -> None:
+        get = self.cache.get
+        for user, channel in zip(users, channels, strict=True):
+            get((user, channel))
+
+    def read(self, users: list[int], channels: list[int]) -> None:
+        get: Any = self.cache.get
+        for user, channel in zip(users, channels, strict=True):
+            get((user, channel))[1]
+
+    def write(
+        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
+    ) -> None:
+        put = self.cache.set
+        for user, channel, message, mention, pin in zip(
+            users, channels, messages, mentions, pins, strict=True
+        ):
+            put((user, channel), (message, mention, pin))
+
+    def read_through(self, users: list[int], channels: list[int]) -> int:
+        get, put, misses = self.cache.get, self.cache.set, 0
+        for user, channel in zip(users, channels, strict=True):
+            key = user, channel
+            if get(key) is None:
+                put(key, load(user, channel))
+                misses += 1
+        return misses
+
+
+class TheinePeer(Peer):
+    """theine has no plain LRU: W-TinyLFU decides what stays. Without its locks, the fastest it can be."""
+
+    label = package = module = "theine"
+    choose_when = (
+        "the ratio of hits matters more than the time of one: its policy keeps what is asked for often"
+    )
+
+    def __init__(self, capacity: int) -> None:
+        from theine import Cache
+
+        self.cache: Any = Cache(capacity, nolock=True)
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def hit(self, users: list[int], channels: list[int]) -> None:
+        get = self.cache.get
+        for user, channel in zip(users, channels, strict=True):
+            get((user, channel))
+
+    def read(self, users: list[int], channels: list[int]) -> None:
+        get = self.cache.get
+        for user, channel in zip(users, channels, strict=True):
+            state, found = get((user, channel))
+            if found:
+                state[1]
+
+    def write(
+        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
+    ) -> None:
+        put = self.cache.set
+        for user, channel, message, mention, pin in zip(
+            users, channels, messages, mentions, pins, strict=True
+        ):
+            put((user, channel), (message, mention, pin))
+
+    def read_through(self, users: list[int], channels: list[int]) -> int:
+        get, put, misses = self.cache.get, self.cache.set, 0
+        for user, channel in zip(users, channels, strict=True):
+            key = user, channel
+            _, found = get(key)
+            if not found:
+                put(key, load(user, channel))
+                misses += 1
+        return misses
+
+
 class SlabCachePeer(MappingPeer):
     """slabcache: the only one that keeps no object for an entry, and the only one with batch calls."""
 
-    label = "slabcache"
-    package = "slabcache"
+    label = module = package = "slabcache"
     choose_when = "many entries of fixed size; steady latency, memory or batches matter"
 
     def __init__(self, capacity: int) -> None:
@@ -192,19 +372,30 @@ class SlabCachePeer(MappingPeer):
     def read(self, users: list[int], channels: list[int]) -> None:
         cache = self.cache
         for user, channel in zip(users, channels, strict=True):
-            cache[user, channel].mention_count  # noqa: B018 - what is timed
+            _ = cache[user, channel].mention_count
 
-    def read_batch(self, keys: Rows) -> int:
-        """How many of the keys are there, by one batch call."""
-        _, found = self.cache.get_many(keys)
-        return int(found.sum())
+    def fill(self, keys: Rows) -> None:
+        for chunk in chunks(keys):
+            self.cache.put_many(chunk, values_of(chunk))
+
+    def touch(self, keys: Rows) -> int:
+        return sum(len(chunk) - int(self.cache.touch_many(chunk).sum()) for chunk in chunks(keys))
 
 
+#: The two that are compared most stand side by side, as tests run in this order.
 PEERS: dict[str, type[Peer]] = {
+    "dict": DictPeer,
+    "slabcache": SlabCachePeer,
     "lru_cache": LruCachePeer,
+    "ordered_dict": OrderedDictPeer,
     "objects": ObjectsPeer,
     "cachetools": CachetoolsPeer,
     "lru_dict": LruDictPeer,
     "cachebox": CacheboxPeer,
-    "slabcache": SlabCachePeer,
+    "moka": MokaPeer,
+    "theine": TheinePeer,
 }
+
+MISSING = [name for name, peer in PEERS.items() if importlib.util.find_spec(peer.module) is None]
+INSTALLED = [name for name in PEERS if name not in MISSING]
+EVICTING = [name for name in INSTALLED if PEERS[name].evicts]

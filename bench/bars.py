@@ -1,0 +1,229 @@
+"""What is demanded of slabcache, and whether it holds. A ratio is below 1 where slabcache is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .peers import INSTALLED, PEERS
+from .results import Figure, Results, Subject
+from .sizes import HUGE, LARGE, SMALL
+
+#: Of which the fastest is what an evicting write is compared with.
+RIVALS: list[str] = [
+    name
+    for name in ("lru_dict", "cachebox", "moka", "theine", "cachetools", "ordered_dict")
+    if name in INSTALLED
+]
+
+#: The figure, if it was measured, and what is known only then about that which it is compared with.
+Finding = tuple[Figure | None, str]
+
+
+def slabcache(test: str, entries: int) -> Subject:
+    return Subject(test, "slabcache", entries)
+
+
+def versus(ours: Subject, test: str = "", name: str = "slabcache") -> Callable[[Results], Finding]:
+    """Our time as a ratio to that of another test, another name, or both, at the same size."""
+    other = ours._replace(test=test or ours.test, name=name)
+    return lambda results: (results.ratio(ours, other), "")
+
+
+def versus_fastest_rival(results: Results) -> Finding:
+    ours = slabcache("evicting_write", LARGE)
+    fastest = results.fastest(ours.test, LARGE, RIVALS)
+    if not fastest:
+        return None, ""
+    return results.ratio(ours, ours._replace(name=fastest[0])), f": {PEERS[fastest[0]].label}"
+
+
+def growth(test: str, yardstick: str, name: str) -> Callable[[Results], Finding]:
+    """The factor by which the cost grows from the smallest cache to the largest, as a ratio to memory's."""
+
+    def measure(results: Results) -> Finding:
+        subjects = slabcache(test, HUGE), Subject(yardstick, name, HUGE)
+        ours, memory = (results.ratio(subject, subject._replace(entries=SMALL)) for subject in subjects)
+        if ours is None or memory is None:
+            return None, ""
+        ratio = Figure(ours.value / memory.value, ours.low / memory.high, ours.high / memory.low)
+        return ratio, f": grows {memory.value:.1f} times, ours {ours.value:.1f} times"
+
+    return measure
+
+
+def milliseconds(ours: Subject) -> Callable[[Results], Finding]:
+    return lambda results: (results.ns(ours, unit=1e6), "")
+
+
+def fact(ours: Subject, what: str, unit: float = 1) -> Callable[[Results], Finding]:
+    return lambda results: (results.fact(ours, what, unit), "")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One demand: at most `bar`, better `aim`."""
+
+    what: str
+    against: str
+    bar: float
+    aim: float | None
+    measure: Callable[[Results], Finding]
+
+    def verdict(self, figure: Figure | None) -> str:
+        if figure is None:
+            return "not measured"
+        if self.aim is not None and figure.value <= self.aim:
+            return "aim met"
+        return "bar met" if figure.value <= self.bar else "**not met**"
+
+
+DEPENDENT = "dependent_read", "dependent read"
+INDEPENDENT = "take", "numpy.take"
+HIT, GET, PUT = "`cache[a, b]`", "`get_many` of 4,096 rows", "evicting `put_many` of 4,096 rows"
+TAKE = "`numpy.take` of 48-byte rows"
+
+BARS = (
+    Bar(
+        f"{HIT}, 1,000 entries, the dict's own key objects",
+        "`dict[a, b]`",
+        1.05,
+        0.90,
+        versus(slabcache("hit_by_same_objects", SMALL), name="dict"),
+    ),
+    Bar(
+        f"{HIT}, 1,000 entries, fresh key objects",
+        "`dict[a, b]`",
+        1.05,
+        0.90,
+        versus(slabcache("hit", SMALL), name="dict"),
+    ),
+    Bar(
+        f"{HIT}, 1 M entries, fresh key objects",
+        "`dict[a, b]`",
+        0.65,
+        0.50,
+        versus(slabcache("hit", LARGE), name="dict"),
+    ),
+    Bar(
+        "`cache[a]`, key u8, 1,000 entries",
+        "`dict[a]`",
+        1.6,
+        1.2,
+        versus(slabcache("hit_of_u8_key", SMALL), name="dict"),
+    ),
+    Bar("evicting `cache[a, b] = value`, 1 M entries", "fastest rival", 0.40, 0.25, versus_fastest_rival),
+    Bar(f"{GET}, 1 M entries", TAKE, 2.5, 1.8, versus(slabcache("get_many", LARGE), "take", "numpy.take")),
+    Bar(f"{GET}, 10 M entries", TAKE, 2.9, 1.8, versus(slabcache("get_many", HUGE), "take", "numpy.take")),
+    Bar(
+        f"{PUT}, 1 M entries",
+        TAKE,
+        2.4,
+        1.8,
+        versus(slabcache("put_many_evicting", LARGE), "take_among_evictions", "numpy.take"),
+    ),
+    Bar(
+        f"{PUT}, 10 M entries",
+        TAKE,
+        2.9,
+        1.8,
+        versus(slabcache("put_many_evicting", HUGE), "take_among_evictions", "numpy.take"),
+    ),
+    Bar(
+        "`get_many` of 16 rows, 1,000 entries",
+        f"16 {HIT}",
+        0.5,
+        0.3,
+        versus(slabcache("few_rows", SMALL), "scalar_calls"),
+    ),
+    Bar(
+        "`get_many` of 16 rows, 1 M entries",
+        f"16 {HIT}",
+        0.5,
+        0.3,
+        versus(slabcache("few_rows", LARGE), "scalar_calls"),
+    ),
+    Bar(
+        "bytes an entry, 1 M entries",
+        "36 of data",
+        57,
+        52,
+        fact(slabcache("footprint", LARGE), "entry_bytes"),
+    ),
+    Bar(
+        "bytes an entry, 10 M entries",
+        "36 of data",
+        57,
+        52,
+        fact(slabcache("footprint", HUGE), "entry_bytes"),
+    ),
+    Bar(
+        "`resize` to double, 1 M entries",
+        "refill by `put_many`",
+        1.0,
+        0.5,
+        versus(slabcache("resize", LARGE), "refill"),
+    ),
+    Bar("construction, 10 M entries, ms", "", 50, None, milliseconds(slabcache("construction", HUGE))),
+    Bar(
+        "resident before any write, 10 M entries, MB",
+        "",
+        5,
+        None,
+        fact(slabcache("resident_of_new", HUGE), "resident_bytes", 1e6),
+    ),
+    Bar(f"growth from 1,000 to 10 M entries, {HIT}", "dependent read", 1, None, growth("hit", *DEPENDENT)),
+    Bar(
+        "growth, evicting `cache[a, b] = value`",
+        "dependent read",
+        1,
+        None,
+        growth("evicting_write", *DEPENDENT),
+    ),
+    Bar(f"growth, {GET}", TAKE, 1, None, growth("get_many", *INDEPENDENT)),
+    Bar(f"growth, {PUT}", TAKE, 1, None, growth("put_many_evicting", *INDEPENDENT)),
+    Bar(
+        "collector's time under a service's requests, 10 M entries",
+        "the same without a cache",
+        1.1,
+        None,
+        fact(slabcache("collector", HUGE), "ratio"),
+    ),
+    Bar(
+        "the same",
+        "as many visits to memory, without a cache",
+        1.1,
+        None,
+        fact(slabcache("collector", HUGE), "ratio_to_memory"),
+    ),
+    Bar(
+        "longest stay in the cache, 10 M entries",
+        "longest run of the collector",
+        1,
+        None,
+        fact(slabcache("collector", HUGE), "longest"),
+    ),
+)
+
+
+def table(results: Results) -> list[str]:
+    """The lines of a table in Markdown."""
+    lines = [
+        "| what | against | figure | of the passes | bar | aim | verdict |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: | :--- |",
+    ]
+    for bar in BARS:
+        figure, found = bar.measure(results)
+        cells = [bar.what, bar.against + found]
+        cells += (
+            ["-", "-"]
+            if figure is None
+            else [number(figure.value), f"{number(figure.low)}-{number(figure.high)}"]
+        )
+        cells += [number(bar.bar), "" if bar.aim is None else number(bar.aim), bar.verdict(figure)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"

@@ -1,0 +1,211 @@
+"""The results on pages: ``python -m bench.report`` fills in the README and docs/benchmarks.md, and draws.
+
+A page has places for tables, ``<!-- bench: NAME begin -->`` to ``<!-- bench: NAME end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import bars
+from .peers import EVICTING, INSTALLED, PEERS
+from .results import Figure, Results, Subject
+from .sizes import LARGE, SIZES, SMALL
+
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+PICTURES = ROOT / "docs" / "images"
+#: A figure this close to another one is as good as equal.
+EQUAL = 1.05
+OPERATIONS = {
+    "hit": "hit",
+    "read": "hit and one field read",
+    "update": "write to an entry that is there",
+    "evicting_write": "evicting write",
+}
+
+
+def whole(results: Results, quick: bool) -> list[str]:
+    """All that a run prints."""
+    head = ["Caches cut to a small size: these figures mean nothing.", ""] if quick else []
+    return [
+        *head,
+        *bars.table(results),
+        "",
+        *comparison(results),
+        "",
+        *losses(results),
+        "",
+        *conditions(results),
+    ]
+
+
+def blocks(results: Results) -> dict[str, list[str]]:
+    """What goes to the places of the pages, by name."""
+    return {
+        "bars": bars.table(results),
+        "comparison": comparison(results),
+        "hits": by_size(results, "hit", INSTALLED),
+        "evictions": by_size(results, "evicting_write", EVICTING),
+        "batches": batches(results),
+        "read-through": read_through(results),
+        "losses": losses(results),
+        "conditions": conditions(results),
+    }
+
+
+def comparison(results: Results) -> list[str]:
+    """One line for each cache that evicts, slabcache last."""
+    header = [
+        *("", "hit, one field read, ns", "evicting write, ns", "batch get, ns a row", "bytes an entry"),
+        *("full gc.collect(), ms", "longest stall, ms", "the better choice when"),
+    ]
+    names = [name for name in EVICTING if name != "slabcache"] + ["slabcache"]
+    lines = []
+    for name in names:
+        footprint = Subject("footprint", name, LARGE)
+        lines.append(
+            [
+                PEERS[name].label,
+                cell(results.ns(Subject("read", name, LARGE))),
+                cell(results.ns(Subject("evicting_write", name, LARGE))),
+                cell(results.ns(Subject("get_many", name, LARGE))),
+                cell(results.fact(footprint, "entry_resident_bytes")),
+                cell(results.fact(footprint, "collect_ns", 1e6)),
+                cell(results.fact(Subject("stall", name, LARGE), "stall_ns", 1e6)),
+                PEERS[name].choose_when,
+            ]
+        )
+    return markdown(header, lines, words_last=True)
+
+
+def by_size(results: Results, test: str, names: Sequence[str]) -> list[str]:
+    """Nanoseconds of each cache at each size."""
+    header = ["ns", *(f"{entries:,} entries" for entries in SIZES)]
+    lines = [
+        [PEERS[name].label, *(cell(results.ns(Subject(test, name, entries))) for entries in SIZES)]
+        for name in names
+    ]
+    return markdown(header, lines)
+
+
+def batches(results: Results) -> list[str]:
+    """Nanoseconds a row, beside the yardsticks."""
+    header = ["ns", *(f"{entries:,} entries" for entries in SIZES)]
+    rows = {
+        "`get_many`": ("get_many", "slabcache"),
+        "evicting `put_many`": ("put_many_evicting", "slabcache"),
+        "`numpy.take` of 48-byte rows": ("take", "numpy.take"),
+        "dependent read of memory": ("dependent_read", "dependent read"),
+    }
+    lines = [
+        [label, *(cell(results.ns(Subject(*subject, entries))) for entries in SIZES)]
+        for label, subject in rows.items()
+    ]
+    return markdown(header, lines)
+
+
+def read_through(results: Results) -> list[str]:
+    """Nanoseconds of a read-through by skew, and how many of the keys were there."""
+    known = [subject for subject in results.times if subject.test == "read_through"]
+    cases = sorted({(subject.entries, subject.skew) for subject in known})
+    if not cases:
+        return ["Not measured."]
+    header = ["ns (% of hits)", *(f"{entries:,} entries, skew {skew}" for entries, skew in cases)]
+    lines = []
+    for name in EVICTING:
+        line = [PEERS[name].label]
+        for entries, skew in cases:
+            subject = Subject("read_through", name, entries, skew=skew)
+            hits = results.fact(subject, "hit_ratio", 0.01)
+            line.append(f"{cell(results.ns(subject))} ({cell(hits)})")
+        lines.append(line)
+    return markdown(header, lines)
+
+
+def losses(results: Results) -> list[str]:
+    """Every scalar call for which something else is faster."""
+    lines = []
+    for test, label in OPERATIONS.items():
+        for entries in SIZES:
+            ours = results.ns(Subject(test, "slabcache", entries))
+            if ours is None:
+                continue
+            faster = [
+                f"{PEERS[name].label} {cell(theirs)}"
+                for name in results.fastest(test, entries, INSTALLED)
+                if (theirs := results.ns(Subject(test, name, entries))) and theirs.value * EQUAL < ours.value
+            ]
+            if faster:
+                lines.append(
+                    f"- {label}, {entries:,} entries: slabcache {cell(ours)} ns; {', '.join(faster)}"
+                )
+    return lines or ["- none at the sizes measured"]
+
+
+def conditions(results: Results) -> list[str]:
+    """Machine, versions and commit in one paragraph."""
+    machine = results.machine
+    cpu = machine["cpu"]
+    versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
+    commit = machine["commit"]
+    loop = results.ns(Subject("loop", "loop", SMALL))
+    return [
+        f"{cpu.get('brand_raw', machine['processor'])}, {cpu.get('count', '?')} cores, {machine['system']} "
+        f"{machine['machine']}, Python {machine['python_version']}; {versions}. "
+        f"Commit {str(commit.get('id'))[:12]}{' with changes' if commit.get('dirty') else ''}, "
+        f"{machine['date'][:10]}. The loop and the making of the key's tuple alone take {cell(loop)} ns."
+    ]
+
+
+def cell(figure: Figure | None) -> str:
+    """The median, with as many digits as matter."""
+    if figure is None:
+        return "-"
+    return f"{figure.value:,.0f}" if figure.value >= 10 else f"{figure.value:.2g}"
+
+
+def markdown(header: list[str], lines: list[list[str]], words_last: bool = False) -> list[str]:
+    rule = [":---", *["---:"] * (len(header) - 1)]
+    if words_last:
+        rule[-1] = ":---"
+    return [f"| {' | '.join(cells)} |" for cells in [header, rule, *lines]]
+
+
+def fill(page: str, named: dict[str, list[str]]) -> str:
+    """The page with its places filled."""
+
+    def place(match: re.Match[str]) -> str:
+        return "\n".join([match["begin"], *named[match["name"]], match["end"]])
+
+    pattern = r"(?P<begin><!-- bench: (?P<name>[\w-]+) begin -->)\n.*?(?P<end><!-- bench: (?P=name) end -->)"
+    return re.sub(pattern, place, page, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Exit code: 0, or 2 when there are no results."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description="Put the results on pages.")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "build" / "bench", help="folder of the raw results"
+    )
+    options = parser.parse_args()
+    try:
+        results = Results(options.results)
+    except FileNotFoundError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    from . import pictures
+
+    pictures.draw(results, PICTURES)
+    named = blocks(results)
+    for page in PAGES:
+        page.write_text(fill(page.read_text(), named))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
