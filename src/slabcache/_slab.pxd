@@ -17,9 +17,10 @@ Invariants: I3 live + free slots = all slots, a free slot is on no list; I4 a fo
 the key asked for, byte for byte; I5 insertions - evictions - deletions = size <= capacity.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 
-from slabcache._arena cimport NIL, header_t, slot_t, ARENA_HEADER_SIZE
+from slabcache._arena cimport ARENA_HEADER_SIZE, BUCKET_CELLS, NIL, header_t, slot_t
 from slabcache._hash cimport hash_key
 from slabcache._lru cimport (
     lru_coming,
@@ -57,6 +58,7 @@ cdef struct rows_t:             # packed rows that a caller lends to take what l
 
 cdef enum:
     SLOT_KEY_AT = 12            # bytes from the start of a slot to its key
+    BUCKETS_AHEAD = 4           # whose keys are fetched while a table is built from another
 
 
 cdef inline void slab_attach(slab_t *slab, header_t *header) noexcept nogil:
@@ -261,18 +263,51 @@ cdef inline void slab_export_all(const slab_t *slab, rows_t *rows) noexcept nogi
         slot = lru_link(&slab.lru, slot).prev
 
 
-cdef inline void slab_move(slab_t *target, slab_t *source, rows_t *evicted) noexcept nogil:
-    """Move the most recent entries of `source` into the empty `target`, of the same seed; those that find
-    no room count as evicted and are appended to `evicted` unless NULL. Counters come along. O(size).
+cdef inline void slab_move_slots(slab_t *target, slab_t *source) noexcept nogil:
+    """Move all slots of `source` to the same numbers in `target`, which has as many; links and hints stay true.
+
+    Only the table is built again, in the order of the source's buckets: a bucket is picked by the high bits of
+    the hash, so the target is written from its first bucket to its last.
     """
+    cdef bucket_t *bucket = source.table.buckets
+    cdef bucket_t *end = bucket + source.table.bucket_count
+    cdef uint32_t cell
     cdef slot_t slot
+    memcpy(target.lru.links, source.lru.links, (source.header.fresh + <size_t>1) * source.lru.stride)
+    target.header.trail = source.header.trail
+    target.header.size = source.header.size
+    target.header.free_head = source.header.free_head
+    target.header.fresh = source.header.fresh
+    while bucket < end:
+        if bucket + BUCKETS_AHEAD < end:
+            for cell in range(BUCKET_CELLS):    # an empty cell names slot 0 or an old one: fetched in vain
+                native_prefetch(slab_key(target, (bucket + BUCKETS_AHEAD).slots[cell]))
+        for cell in range(BUCKET_CELLS):
+            if bucket.tags[cell]:
+                slot = bucket.slots[cell]
+                table_insert(&target.table, slab_hash(target, slab_key(target, slot)), slot)
+        bucket += 1
+
+
+cdef inline void slab_move_entries(slab_t *target, slab_t *source) noexcept nogil:
+    """Move all entries of `source` to other slots of `target`, which has fewer, from least to most recent."""
+    cdef slot_t slot = lru_least_recent(&source.lru)
     cdef const char *key
-    while source.header.size > target.header.capacity:
-        slab_free(source, slab_evict(source, evicted))
-    slot = lru_least_recent(&source.lru)
     while slot != NIL:
         key = slab_key(source, slot)
         slab_fill(target, slab_take_free(target), slab_hash(target, key), key, slab_value(source, slot))
         slot = lru_link(&source.lru, slot).prev
+
+
+cdef inline void slab_move(slab_t *target, slab_t *source, rows_t *evicted) noexcept nogil:
+    """Move the most recent entries of `source` into the empty `target`, of the same seed; those that find
+    no room count as evicted and are appended to `evicted` unless NULL. Counters come along. O(size).
+    """
+    while source.header.size > target.header.capacity:
+        slab_free(source, slab_evict(source, evicted))
+    if source.header.fresh <= target.header.slot_count:
+        slab_move_slots(target, source)
+    else:
+        slab_move_entries(target, source)
     target.header.counters = source.header.counters
     target.header.version = source.header.version + 1

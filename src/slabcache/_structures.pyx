@@ -29,6 +29,7 @@ from slabcache._slab cimport (
     slab_clear,
     slab_erase,
     slab_evict,
+    slab_free,
     slab_find,
     slab_get,
     slab_hash,
@@ -179,7 +180,7 @@ cdef class Slab:
         return slot != NIL
 
     def evict(self):
-        slab_evict(&self.slab, NULL)
+        slab_free(&self.slab, slab_evict(&self.slab, NULL))
 
     def clear(self):
         slab_clear(&self.slab)
