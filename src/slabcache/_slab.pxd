@@ -17,10 +17,10 @@ Invariants: I3 live + free slots = all slots, a free slot is on no list; I4 a fo
 the key asked for, byte for byte; I5 insertions - evictions - deletions = size <= capacity.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from slabcache._arena cimport ARENA_HEADER_SIZE, BUCKET_CELLS, NIL, header_t, slot_t
+from slabcache._arena cimport ARENA_HEADER_SIZE, NIL, header_t, slot_t
 from slabcache._hash cimport hash_key
 from slabcache._lru cimport (
     lru_coming,
@@ -58,7 +58,7 @@ cdef struct rows_t:             # packed rows that a caller lends to take what l
 
 cdef enum:
     SLOT_KEY_AT = 12            # bytes from the start of a slot to its key
-    BUCKETS_AHEAD = 4           # whose keys are fetched while a table is built from another
+    MOVES_AHEAD = 16            # slots between the one that is moved and the one whose bucket is fetched
 
 
 cdef inline void slab_attach(slab_t *slab, header_t *header) noexcept nogil:
@@ -264,29 +264,23 @@ cdef inline void slab_export_all(const slab_t *slab, rows_t *rows) noexcept nogi
 
 
 cdef inline void slab_move_slots(slab_t *target, slab_t *source) noexcept nogil:
-    """Move all slots of `source` to the same numbers in `target`, which has as many; links and hints stay true.
-
-    Only the table is built again, in the order of the source's buckets: a bucket is picked by the high bits of
-    the hash, so the target is written from its first bucket to its last.
-    """
-    cdef bucket_t *bucket = source.table.buckets
-    cdef bucket_t *end = bucket + source.table.bucket_count
-    cdef uint32_t cell
-    cdef slot_t slot
-    memcpy(target.lru.links, source.lru.links, (source.header.fresh + <size_t>1) * source.lru.stride)
+    """Move all slots of `source` to the same numbers in `target`, which has as many; links and hints stay true,
+    only the table is built again. Slots are taken in the order of memory."""
+    cdef slot_t fresh = source.header.fresh
+    cdef slot_t slot = source.header.free_head
+    memcpy(target.lru.links, source.lru.links, (fresh + <size_t>1) * source.lru.stride)
     target.header.trail = source.header.trail
     target.header.size = source.header.size
     target.header.free_head = source.header.free_head
-    target.header.fresh = source.header.fresh
-    while bucket < end:
-        if bucket + BUCKETS_AHEAD < end:
-            for cell in range(BUCKET_CELLS):    # an empty cell names slot 0 or an old one: fetched in vain
-                native_prefetch(slab_key(target, (bucket + BUCKETS_AHEAD).slots[cell]))
-        for cell in range(BUCKET_CELLS):
-            if bucket.tags[cell]:
-                slot = bucket.slots[cell]
-                table_insert(&target.table, slab_hash(target, slab_key(target, slot)), slot)
-        bucket += 1
+    target.header.fresh = fresh
+    while slot != NIL:              # mark free slots: no live one is its own neighbour
+        lru_link(&target.lru, slot).prev = slot
+        slot = lru_link(&target.lru, slot).next
+    for slot in range(1, fresh + 1):
+        if fresh - slot >= MOVES_AHEAD:
+            native_prefetch(table_home(&target.table, slab_hash(target, slab_key(target, slot + MOVES_AHEAD))))
+        if lru_link(&target.lru, slot).prev != slot:
+            table_insert(&target.table, slab_hash(target, slab_key(target, slot)), slot)
 
 
 cdef inline void slab_move_entries(slab_t *target, slab_t *source) noexcept nogil:
