@@ -65,16 +65,18 @@ cdef class BatchCore(CacheCore):
         cdef Schema schema = self._value_schema
         cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
-        cdef tuple shape = () if rows is not keys and is_single(keys) else (count,)
+        cdef bint single = rows is not keys and is_single(keys)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
         cdef cnp.ndarray plain = None, values
+        cdef tuple shape
         cdef column_t key_column, value_column
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state
         cdef bint direct = False
         if out is not None:
+            shape = () if single else (count,)
             plain = out_array(schema, out, shape)
-            direct = schema.packed is schema.dtype and shape
+            direct = schema.packed is schema.dtype and not single
             if direct and np.may_share_memory(plain, rows):
                 rows = rows.copy()
         values = plain if direct else empty_rows(schema.packed, count)
@@ -87,8 +89,9 @@ cdef class BatchCore(CacheCore):
             if not direct:
                 write_rows(schema, values.reshape(shape), plain)
             return out, found.reshape(shape)
-        made = from_rows(schema, values)
-        return (made, found) if shape else (made[0, ...], found.reshape(()))
+        if schema.packed is not schema.dtype:
+            values = from_rows(schema, values)
+        return (values[0, ...], found.reshape(())) if single else (values, found)
 
     def get_many(self, keys, *, out=None):
         """The values of `keys`: a loop of `get`, in order, at memory speed and without the GIL.
