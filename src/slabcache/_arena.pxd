@@ -50,7 +50,7 @@ cdef struct counters_t:         # since construction; they only rise (I5)
     uint64_t evictions
 
 
-cdef struct trail_t:            # hints alone: nothing relies on them (see _lru.pxd)
+cdef struct trail_t:            # hints: they may be stale, but name slots that there are (see _lru.pxd)
     slot_t pushed[16]           # the slots pushed last, a ring
     slot_t coming[8]            # slots that will probably be evicted next, a ring
     uint32_t pushes             # cursors of the two

@@ -21,6 +21,7 @@ cdef enum check_t:
     CHECK_BACKWARD              # I2: `prev` does not undo `next`
     CHECK_FREE                  # I3: live and free slots are not all slots, or one is both
     CHECK_COUNTERS              # I5
+    CHECK_HINT                  # a hint names no slot that was ever used
 
 
 cdef inline uint64_t path_length(const slab_t *slab, slot_t slot) noexcept nogil:
@@ -47,6 +48,8 @@ cdef inline check_t check_list(const slab_t *slab, uint64_t *passed, slot_t *cul
             return CHECK_FORWARD
         if lru_link(&slab.lru, slot).prev != behind:
             return CHECK_BACKWARD
+        if lru_link(&slab.lru, slot).hint > header.fresh:
+            return CHECK_HINT
         if slab_find(slab, slab_key(slab, slot)) != slot:
             return CHECK_LIVE_NOT_FOUND
         passed[0] += path_length(slab, slot)
@@ -87,6 +90,20 @@ cdef inline check_t check_free(const slab_t *slab, slot_t *culprit) noexcept nog
     return CHECK_OK
 
 
+cdef inline check_t check_trail(const slab_t *slab, slot_t *culprit) noexcept nogil:
+    """Hints are followed: a slot beyond those that were used may lie outside of the arena."""
+    cdef slot_t slot
+    for slot in slab.header.trail.pushed:
+        culprit[0] = slot
+        if slot > slab.header.fresh:
+            return CHECK_HINT
+    for slot in slab.header.trail.coming:
+        culprit[0] = slot
+        if slot > slab.header.fresh:
+            return CHECK_HINT
+    return CHECK_OK
+
+
 cdef inline check_t check_slab(const slab_t *slab, slot_t *culprit) noexcept nogil:
     """CHECK_OK, or the first broken invariant and the slot where it was seen. Needs the lock."""
     cdef header_t *header = slab.header
@@ -103,4 +120,6 @@ cdef inline check_t check_slab(const slab_t *slab, slot_t *culprit) noexcept nog
         status = check_table(slab, passed)
     if status == CHECK_OK:
         status = check_free(slab, culprit)
+    if status == CHECK_OK:
+        status = check_trail(slab, culprit)
     return status

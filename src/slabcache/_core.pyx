@@ -25,19 +25,7 @@ from slabcache._arena cimport (
     header_t,
     slot_t,
 )
-from slabcache._check cimport (
-    CHECK_BACKWARD,
-    CHECK_COUNTERS,
-    CHECK_FORWARD,
-    CHECK_FREE,
-    CHECK_HEADER,
-    CHECK_LIVE_NOT_FOUND,
-    CHECK_OK,
-    CHECK_OVERFLOW,
-    CHECK_TABLE_EXTRA,
-    check_slab,
-    check_t,
-)
+from slabcache._check cimport CHECK_OK, check_slab, check_t
 from slabcache._field cimport delta_t, field_add, field_t
 from slabcache._hash cimport seed_t
 from slabcache._lock cimport (
@@ -94,16 +82,18 @@ cdef enum:
     CHECKED_CAPACITY = 64       # debug builds check caches up to this size after each change
 
 cdef object MISSING = object()
-cdef dict CHECKS = {
-    CHECK_HEADER: "the header is not that of an arena of this layout",
-    CHECK_LIVE_NOT_FOUND: "I1/I4: a live slot is not found from its key",
-    CHECK_TABLE_EXTRA: "I1: the table does not hold the live slots alone",
-    CHECK_OVERFLOW: "I1: the overflow counters do not add up",
-    CHECK_FORWARD: "I2: the list does not visit each live slot once",
-    CHECK_BACKWARD: "I2: the list differs forward and backward",
-    CHECK_FREE: "I3: live and free slots are not all slots",
-    CHECK_COUNTERS: "I5: the counters do not give the size",
-}
+cdef tuple CHECKS = (           # in the order of check_t
+    "",
+    "the header is not that of an arena of this layout",
+    "I1/I4: a live slot is not found from its key",
+    "I1: the table does not hold the live slots alone",
+    "I1: the overflow counters do not add up",
+    "I2: the list does not visit each live slot once",
+    "I2: the list differs forward and backward",
+    "I3: live and free slots are not all slots",
+    "I5: the counters do not give the size",
+    "a hint names no slot",
+)
 
 
 cdef inline bytes scratch(Py_ssize_t size):

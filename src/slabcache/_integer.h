@@ -10,7 +10,8 @@
 #include <Python.h>
 #include <stdint.h>
 
-#if !defined(PYPY_VERSION) && !defined(Py_LIMITED_API) && PyLong_SHIFT == 30 && PY_VERSION_HEX < 0x030F0000
+#if !defined(PYPY_VERSION) && !defined(GRAALVM_PYTHON) && !defined(Py_LIMITED_API) && \
+    PyLong_SHIFT == 30 && PY_VERSION_HEX < 0x030F0000
 #define SLABCACHE_DIGITS 1
 #endif
 

@@ -9,9 +9,10 @@ DISTANCE behind the other, and the waits of all rows on their way overlap:
     row + DISTANCE        prefetch the links of that slot's neighbours
     row                   the ordinary operation
 
-The stages change nothing, and what they found may be stale when the row runs, which costs time alone.
-So a batch is exactly a loop of the scalar call. Stages of different rows take turns row by row, because a
-processor has room for a few dozen reads at a time: passes over many rows would fill it, wait, and leave it empty.
+The stages change nothing, and what they found may be stale when the row runs, which costs time alone as long
+as no row frees a slot (see lookahead_find). So a batch is exactly a loop of the scalar call. Stages of different rows take turns row by row, because a
+processor has room for a few dozen reads at a time: a pass over many rows would fill that room, wait, and then
+leave it empty.
 
 Keys are copied because the caller's array may be changed by another thread meanwhile: a key that
 differs between hashing and storing would break I1.
@@ -27,6 +28,7 @@ from slabcache._native cimport (
     native_first_bit,
     native_match_tags,
     native_prefetch,
+    native_settle,
 )
 from slabcache._slab cimport slab_hash, slab_key, slab_prefetch, slab_t
 from slabcache._table cimport bucket_t, table_find, table_home, table_next, table_tag
@@ -69,6 +71,7 @@ cdef inline void lookahead_load(
     cdef char *key = <char *>lookahead_key(ahead, slab, row)
     cdef uint64_t hash
     native_copy(key, column_row(keys, row), slab.table.key_size)
+    native_settle(key)
     hash = slab_hash(slab, key)
     ahead.hashes[row % RING_ROWS] = hash
     native_prefetch(table_home(&slab.table, hash))

@@ -8,12 +8,16 @@ operation has a special case for the ends; a zeroed ring is an empty one. All ar
 
 Evictions walk the tail, where each slot must be read from memory before the next one is known. So each
 slot carries a hint, the slot that was pushed 16 pushes after it: when it is evicted, the hint names a
-coming victim early enough to fetch it. A hint may be stale, or 0; it is only ever prefetched.
+coming victim early enough to fetch it. A hint may be stale, or 0, and then costs time alone; but it is
+followed, so it always names a slot that there is.
 
 Invariant I2: forward and backward the list visits every live, unevicted slot once.
 """
 
+from libc.string cimport memset
+
 from slabcache._arena cimport NIL, slot_t, trail_t
+
 
 cdef enum:
     TRAIL = 16                  # pushes from a slot to the one that its hint names
@@ -49,12 +53,19 @@ cdef inline void lru_push(lru_t *lru, slot_t slot) noexcept nogil:
     cdef link_t *link = lru_link(lru, slot)
     link.prev = NIL
     link.next = sentinel.next
+    link.hint = NIL             # what came after it the last time will not do so again
     lru_link(lru, sentinel.next).prev = slot
     sentinel.next = slot
     cdef slot_t *pushed = &lru.trail.pushed[lru.trail.pushes % TRAIL]
     lru_link(lru, pushed[0]).hint = slot
     pushed[0] = slot
     lru.trail.pushes += 1
+
+
+cdef inline void lru_clear(lru_t *lru) noexcept nogil:
+    """Take all slots off the list; none of them is named by anything then."""
+    lru_link(lru, NIL).prev = lru_link(lru, NIL).next = NIL
+    memset(lru.trail, 0, sizeof(trail_t))
 
 
 cdef inline void lru_unlink(lru_t *lru, slot_t slot) noexcept nogil:

@@ -33,8 +33,8 @@
 #endif
 #endif
 
-/* Inline functions of the core are inlined wherever they are called, so that what is constant there, such as the
-   size of a key, is constant inside. Left to themselves, compilers stop earlier. */
+/* Inline functions, those of the core and Cython's own, are inlined wherever they are called, so that what is
+   constant there, such as the size of a key, is constant inside. Left to themselves, compilers stop earlier. */
 #if defined(__GNUC__) && defined(__OPTIMIZE__)
 #undef CYTHON_INLINE
 #define CYTHON_INLINE __inline__ __attribute__((always_inline))
@@ -131,7 +131,7 @@ static inline uint32_t native_first_bit(uint32_t bits)
 /* ---- short runs of bytes --------------------------------------------------------------------- */
 
 /* Keys and values are short and all of one size. A call of memcpy or memcmp then costs more than its work; so
-   the ends of a run are moved as two words that may overlap, and the branches on its size are always right. */
+   the ends of a run are moved as two pieces that may overlap, and the branches on its size are always right. */
 
 #define NATIVE_MOVE_ENDS(width)                                                                    \
     do {                                                                                           \
@@ -155,6 +155,13 @@ static inline void native_copy(char *target, const char *source, size_t size)
     else
         NATIVE_MOVE_ENDS(4);
 }
+
+/* What follows reads `copy`, and never again what it was copied from, which another thread may change. */
+#if defined(__GNUC__)
+#define native_settle(copy) __asm__ volatile("" : : "r"(copy) : "memory")
+#else
+#define native_settle(copy) ((void)(copy))
+#endif
 
 static inline uint64_t native_load(const char *source)
 {

@@ -12,6 +12,7 @@ cdef extern from "_native.h" nogil:
     uint32_t native_match_tags(const uint8_t *tags, uint8_t tag)
     uint32_t native_first_bit(uint32_t bits)
     void native_copy(char *target, const char *source, size_t size)
+    void native_settle(const char *copy)
     bint native_equal(const char *a, const char *b, size_t size)
     double native_from_half(uint16_t half)
     uint16_t native_to_half(double number)

@@ -51,7 +51,7 @@ cdef extern from "Python.h":
     object PyObject_Init(void *memory, void *type)      # a new reference
 
 
-cdef inline bint encode_quickly(const field_t *field, object item, char *target):
+cdef inline bint encode_quickly(const field_t *field, object item, char *target) noexcept:
     """Write an exact, non-negative int that fits an integer field; False for whatever else it is."""
     cdef uint64_t number
     if not integer_load(item, &number) or number > field_top(field):
@@ -61,7 +61,7 @@ cdef inline bint encode_quickly(const field_t *field, object item, char *target)
 
 
 cdef inline int schema_encode(Schema schema, object item, char *target) except -1:
-    """`schema.encode(item, target)`, without a call where the fields are integers and the items plain ones."""
+    """`schema.encode(item, target)`, without a call where fields and items are plain integers."""
     cdef Py_ssize_t position
     if schema.is_integers:
         if not schema.is_record:

@@ -455,6 +455,10 @@ def record_from(dtype, tuple items):
     return record
 
 
+cdef tuple record_items(Record record):
+    return record_schema(record).decode_tuple(record_data(record))
+
+
 cdef object record_field(Record record, Py_ssize_t position):
     cdef Schema schema = record_schema(record)
     return schema.decode_field(position, record_data(record) + schema.fields[position].offset)
@@ -528,19 +532,19 @@ cdef class Record:
         return record_schema(self).count
 
     def __iter__(self):
-        return iter(record_schema(self).decode_tuple(record_data(self)))
+        return iter(record_items(self))
 
     def __contains__(self, item):
-        return item in record_schema(self).decode_tuple(record_data(self))
+        return item in record_items(self)
 
     def __eq__(self, other):
         """Equal to a record or tuple of equal items, whatever the field names, as named tuples are."""
-        cdef tuple mine = record_schema(self).decode_tuple(record_data(self))
+        cdef tuple mine = record_items(self)
         cdef object theirs
         if self is other:
             return True
         if isinstance(other, Record):
-            theirs = record_schema(<Record>other).decode_tuple(record_data(<Record>other))
+            theirs = record_items(<Record>other)
         elif isinstance(other, tuple):
             theirs = other
         else:
@@ -551,11 +555,11 @@ cdef class Record:
 
     def __hash__(self):
         # NaN has another hash in each object that stands for it.
-        items = record_schema(self).decode_tuple(record_data(self))
+        items = record_items(self)
         return hash(tuple(["nan" if is_nan(item) else item for item in items]))
 
     def __repr__(self):
-        fields = zip(record_schema(self).names, record_schema(self).decode_tuple(record_data(self)), strict=True)
+        fields = zip(record_schema(self).names, record_items(self), strict=True)
         return f"Record({', '.join(f'{name}={item!r}' for name, item in fields)})"
 
     def __dir__(self):
@@ -575,7 +579,7 @@ cdef class Record:
 
     def _asdict(self):
         """The fields as a dict from name to value."""
-        return dict(zip(record_schema(self).names, record_schema(self).decode_tuple(record_data(self)), strict=True))
+        return dict(zip(record_schema(self).names, record_items(self), strict=True))
 
 
 (<PyTypeObject *>Record).tp_free = record_free

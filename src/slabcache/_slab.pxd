@@ -23,6 +23,7 @@ from libc.string cimport memcpy
 from slabcache._arena cimport ARENA_HEADER_SIZE, NIL, header_t, slot_t
 from slabcache._hash cimport hash_key
 from slabcache._lru cimport (
+    lru_clear,
     lru_coming,
     lru_least_recent,
     lru_link,
@@ -140,7 +141,7 @@ cdef inline void slab_updated(slab_t *slab, slot_t slot) noexcept nogil:
 
 
 cdef inline void slab_detach(slab_t *slab, uint64_t hash, slot_t slot) noexcept nogil:
-    """Take a live slot out of table and list; it is in the hands of the caller then, neither live nor free."""
+    """Take a live slot out of table and list; it is in hand then, neither live nor free."""
     table_erase(&slab.table, hash, slot)
     lru_unlink(&slab.lru, slot)
     slab.header.size -= 1
@@ -247,7 +248,7 @@ cdef inline void slab_clear(slab_t *slab) noexcept nogil:
             slot = lru_link(&slab.lru, slot).prev
     else:
         table_clear(&slab.table)
-    lru_link(&slab.lru, NIL).prev = lru_link(&slab.lru, NIL).next = NIL
+    lru_clear(&slab.lru)
     slab.header.counters.deletions += slab.header.size
     slab.header.size = 0
     slab.header.fresh = 0
@@ -264,10 +265,12 @@ cdef inline void slab_export_all(const slab_t *slab, rows_t *rows) noexcept nogi
 
 
 cdef inline void slab_move_slots(slab_t *target, slab_t *source) noexcept nogil:
-    """Move all slots of `source` to the same numbers in `target`, which has as many; links and hints stay true,
-    only the table is built again. Slots are taken in the order of memory."""
+    """Move all slots of `source` to the same numbers in `target`, which has as many. Links stay true; the
+    table is built again, from the slots in the order of memory."""
     cdef slot_t fresh = source.header.fresh
     cdef slot_t slot = source.header.free_head
+    cdef uint64_t hash
+    cdef size_t number
     memcpy(target.lru.links, source.lru.links, (fresh + <size_t>1) * source.lru.stride)
     target.header.trail = source.header.trail
     target.header.size = source.header.size
@@ -276,15 +279,17 @@ cdef inline void slab_move_slots(slab_t *target, slab_t *source) noexcept nogil:
     while slot != NIL:              # mark free slots: no live one is its own neighbour
         lru_link(&target.lru, slot).prev = slot
         slot = lru_link(&target.lru, slot).next
-    for slot in range(1, fresh + 1):
+    for number in range(1, <size_t>fresh + 1):
+        slot = <slot_t>number
         if fresh - slot >= MOVES_AHEAD:
-            native_prefetch(table_home(&target.table, slab_hash(target, slab_key(target, slot + MOVES_AHEAD))))
+            hash = slab_hash(target, slab_key(target, slot + MOVES_AHEAD))
+            native_prefetch(table_home(&target.table, hash))
         if lru_link(&target.lru, slot).prev != slot:
             table_insert(&target.table, slab_hash(target, slab_key(target, slot)), slot)
 
 
 cdef inline void slab_move_entries(slab_t *target, slab_t *source) noexcept nogil:
-    """Move all entries of `source` to other slots of `target`, which has fewer, from least to most recent."""
+    """Move all entries of `source` to the first slots of `target`, from least to most recent."""
     cdef slot_t slot = lru_least_recent(&source.lru)
     cdef const char *key
     while slot != NIL:
@@ -298,8 +303,9 @@ cdef inline void slab_move(slab_t *target, slab_t *source, rows_t *evicted) noex
     no room count as evicted and are appended to `evicted` unless NULL. Counters come along. O(size).
     """
     while source.header.size > target.header.capacity:
-        slab_free(source, slab_evict(source, evicted))
-    if source.header.fresh <= target.header.slot_count:
+        slab_evict(source, evicted)
+    # A cache that is nearly empty must not copy, and make resident, all slots that it ever used.
+    if source.header.fresh <= target.header.slot_count and source.header.size >= source.header.fresh / 4:
         slab_move_slots(target, source)
     else:
         slab_move_entries(target, source)

@@ -29,8 +29,8 @@ from slabcache._slab cimport (
     slab_clear,
     slab_erase,
     slab_evict,
-    slab_free,
     slab_find,
+    slab_free,
     slab_get,
     slab_hash,
     slab_key,
@@ -232,6 +232,10 @@ cdef class Slab:
             self.slab.header.free_head = slot
         elif what == "size":
             self.slab.header.counters.insertions += 1
+        elif what == "hint":
+            lru_link(&self.slab.lru, slot).hint = self.slab.header.fresh + 1
+        elif what == "trail":
+            self.slab.header.trail.coming[slot] = self.slab.header.fresh + 1
         elif what == "header":
             self.slab.header.layout += 1
         else:

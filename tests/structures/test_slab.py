@@ -91,6 +91,8 @@ TestSlab = SlabMachine.TestCase
         ("overflow", 0, 4),
         ("free", 1, 7),
         ("free", 7, 7),
+        ("hint", 2, 9),
+        ("trail", 5, 9),
     ],
 )
 def test_the_walker_sees_each_broken_invariant(what: str, slot: int, status: int) -> None:
