@@ -9,10 +9,10 @@ DISTANCE behind the other, and the waits of all rows on their way overlap:
     row + DISTANCE        prefetch the links of that slot's neighbours
     row                   the ordinary operation
 
-The stages change nothing, and what they found may be stale when the row runs, which costs time alone as long
-as no row frees a slot (see lookahead_find). So a batch is exactly a loop of the scalar call. Stages of different rows take turns row by row, because a
-processor has room for a few dozen reads at a time: a pass over many rows would fill that room, wait, and then
-leave it empty.
+The stages change nothing, and what they found may be stale when the row runs, which costs time alone as
+long as no row frees a slot (see lookahead_find). So a batch is exactly a loop of the scalar call. Stages
+of different rows take turns row by row, because a processor has room for a few dozen reads at a time: a
+pass over many rows would fill that room, wait, and then leave it empty.
 
 Keys are copied because the caller's array may be changed by another thread meanwhile: a key that
 differs between hashing and storing would break I1.
