@@ -1,10 +1,15 @@
 """Table of contents of `_batch.pyx`."""
 
+from libc.stdint cimport uint64_t
+
 from slabcache._core cimport CacheCore
+from slabcache._lookahead cimport column_t
 from slabcache._record cimport Schema
+from slabcache._slab cimport rows_t
 
 
 cdef class BatchCore(CacheCore):
     cdef object rows_of(self, Schema schema, object source)
     cdef object read_many(self, object keys, object out, bint counted)
     cdef object test_many(self, object keys, bint touch)
+    cdef uint64_t put_rows(self, column_t keys, column_t values, size_t rows, rows_t *evicted) noexcept

@@ -170,6 +170,15 @@ cdef class BatchCore(CacheCore):
 
     # ---- writing ---------------------------------------------------------------------------------------
 
+    cdef uint64_t put_rows(self, column_t keys, column_t values, size_t rows, rows_t *evicted) noexcept:
+        """How many were evicted. The stack that the kernel takes, kilobytes, is free when `on_evict` runs."""
+        cdef PyThreadState *state = self.enter(rows)
+        cdef uint64_t before = self.slab.header.counters.evictions
+        batch_put(self.slab, keys, values, rows, evicted)
+        before = self.slab.header.counters.evictions - before
+        self.leave(state)
+        return before
+
     def put_many(self, keys, values, *, bint return_evicted=False):
         """Write n entries: a loop of `cache[key] = value`, in order, without the GIL.
 
@@ -207,8 +216,7 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray evicted_keys = None, evicted_values = None
         cdef rows_t evicted
         cdef rows_t *sink = NULL
-        cdef uint64_t before
-        cdef PyThreadState *state
+        cdef uint64_t count_evicted
         if cnp.PyArray_DIM(value_rows, 0) != count:
             raise ValueError(f"{count} keys do not match {len(value_rows)} values")
         key_column = column_of(rows, self._key_schema.size, count)
@@ -218,11 +226,7 @@ cdef class BatchCore(CacheCore):
             evicted_values = empty_rows(self._value_schema.packed, count)
             evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
             sink = &evicted
-        state = self.enter(count)
-        before = self.slab.header.counters.evictions
-        batch_put(self.slab, key_column, value_column, count, sink)
-        before = self.slab.header.counters.evictions - before
-        self.leave(state)
+        count_evicted = self.put_rows(key_column, value_column, count, sink)
         if sink is not NULL:
             # Views: what has left the cache must not be lost to a lack of memory for copies.
             evicted_keys = evicted_keys[:evicted.count]
@@ -230,7 +234,7 @@ cdef class BatchCore(CacheCore):
             if self.on_evict is not None and evicted.count:
                 self.report(evicted_keys, evicted_values)
         if not return_evicted:
-            return before
+            return count_evicted
         return from_rows(self._key_schema, evicted_keys), from_rows(self._value_schema, evicted_values)
 
     def delete_many(self, keys):
