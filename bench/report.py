@@ -18,6 +18,7 @@ from .sizes import LARGE, SIZES, SMALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+NATIVE = ROOT / "build" / "native.md"  # what `make bench-native` found
 PICTURES = ROOT / "docs" / "images"
 #: A figure this close to another one is as good as equal.
 EQUAL = 1.05
@@ -177,9 +178,11 @@ def markdown(header: list[str], lines: list[list[str]], words_last: bool = False
 
 
 def fill(page: str, named: dict[str, list[str]]) -> str:
-    """The page with its places filled."""
+    """The page with its places filled; those of which nothing is known stay as they are."""
 
     def place(match: re.Match[str]) -> str:
+        if match["name"] not in named:
+            return match[0]
         return "\n".join([match["begin"], *named[match["name"]], match["end"]])
 
     pattern = r"(?P<begin><!-- bench: (?P<name>[\w-]+) begin -->)\n.*?(?P<end><!-- bench: (?P=name) end -->)"
@@ -202,6 +205,8 @@ def main() -> int:
 
     pictures.draw(results, PICTURES)
     named = blocks(results)
+    if NATIVE.exists():
+        named["native"] = NATIVE.read_text().splitlines()
     for page in PAGES:
         page.write_text(fill(page.read_text(), named))
     return 0

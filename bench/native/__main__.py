@@ -46,13 +46,14 @@ def main() -> int:
     about = {"machine": _machine(), "versions": known, "rows": options.rows, "repeats": options.repeats}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(about | {"lines": lines}, indent=1) + "\n")
-    print(
+    text = [
         *report(Figures(lines, options.rows)),
         "",
         _notes(options),
         f"{about['machine']}. {', '.join(known)}.",
-        sep="\n",
-    )
+    ]
+    options.out.with_suffix(".md").write_text("\n".join(text) + "\n")
+    print(*text, sep="\n")
     return 0
 
 
