@@ -84,6 +84,8 @@ def _command(
         *("-q", "--confcutdir=bench", "--no-header", f"--seed={number}", f"--peers={','.join(peers)}"),
         f"--turns={TURNS if peers == TOGETHER or number > 1 else TURNS_OF_OTHERS}",
         *("--benchmark-disable-gc", "--benchmark-quiet", f"--benchmark-timer={TIMER}"),
+        # A peer without a test in the chosen suites is no reason to stop.
+        *("-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning"),
         f"--benchmark-json={options.out / f'pass-{number}-{peers[-1]}.json'}",
         *(["--quick"] if options.quick else []),
     ]

@@ -64,11 +64,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--sizes", type=_positive, nargs="+", metavar="N", help="entries (100k, 1M and 10M)")
     parser.add_argument("--repeats", type=_positive, metavar="N", help="processes for each figure (3)")
     parser.add_argument("--quick", action="store_true", help="the smallest size once, to see that it runs")
-    parser.add_argument("--out", type=Path, default=OUT.parent / "native.json", help="the raw results")
+    parser.add_argument("--out", type=Path, help="the raw results (build/native.json)")
     options = parser.parse_args()
     options.sizes = options.sizes or (SIZES[:1] if options.quick else SIZES)
     options.repeats = options.repeats or (1 if options.quick else 3)
     options.rows = QUICK_ROWS if options.quick else ROWS
+    options.out = options.out or OUT.parent / ("native-quick.json" if options.quick else "native.json")
     return options
 
 
