@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary
-SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/*)
+SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench bench-docs bench-quick bench-native test-debug test-release

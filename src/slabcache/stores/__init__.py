@@ -1,0 +1,5 @@
+"""Stores for `slabcache.WriteBehindCache`: `SQLiteStore`, `CassandraStore`, and `Store`, what any other is."""
+
+from slabcache.stores.base import Store
+
+__all__ = ["Store"]
