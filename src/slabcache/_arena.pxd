@@ -16,7 +16,7 @@ from slabcache._native cimport native_map, native_page_size, native_unmap
 
 
 cdef enum:
-    ARENA_LAYOUT = 1            # version of everything this file and _table, _lru, _slab lay out
+    ARENA_LAYOUT = 2            # version of everything this file and _table, _lru, _slab lay out
     ARENA_HEADER_SIZE = 320     # bytes; whole cache lines, so that buckets do not straddle
     BUCKET_SIZE = 64            # bytes; one cache line
     BUCKET_CELLS = 12           # entries a bucket holds
@@ -52,7 +52,7 @@ cdef struct counters_t:         # since construction; they only rise (I5)
 
 cdef struct trail_t:            # hints: they may be stale, but name slots that there are (see _lru.pxd)
     slot_t pushed[16]           # the slots pushed last, a ring
-    slot_t coming[8]            # slots that will probably be evicted next, a ring
+    slot_t coming[16]           # the slots that will probably be evicted next, a ring
     uint32_t pushes             # cursors of the two
     uint32_t evictions
 

@@ -439,7 +439,7 @@ cdef class CacheCore(Typed):
         hash = slab_hash(&self.slab, key_bytes)
         slot = slab_get(&self.slab, hash, key_bytes)
         if slot == NIL:
-            slab_insert(&self.slab, hash, key_bytes, data, sink_rows(sink))
+            slab_insert(&self.slab, hash, key_bytes, data, sink_rows(sink), True)
         else:                   # another thread was faster, or the encoding of the default
             memcpy(data, slab_value(&self.slab, slot), schema.size)
         release(self)

@@ -12,12 +12,14 @@ from libc.string cimport memcpy, memset
 from slabcache._arena cimport NIL, slot_t
 from slabcache._field cimport delta_t, field_add, field_t
 from slabcache._lookahead cimport (
+    PAIR,
     column_row,
     column_t,
     lookahead_find,
     lookahead_hash,
     lookahead_key,
     lookahead_next,
+    lookahead_next_pair,
     lookahead_start,
     lookahead_t,
 )
@@ -95,7 +97,8 @@ cdef inline void put_rows(
     cdef size_t row
     lookahead_start(&ahead, &slab, keys, rows, True)
     for row in range(rows):
-        lookahead_next(&ahead, &slab, keys, rows, row, True)
+        if row % PAIR == 0:
+            lookahead_next_pair(&ahead, &slab, keys, rows, row)
         slab_put_at(
             &slab,
             lookahead_find(&ahead, &slab, row),
@@ -103,6 +106,7 @@ cdef inline void put_rows(
             lookahead_key(&ahead, &slab, row),
             column_row(values, row),
             evicted,
+            False,          # lookahead_next_pair does it
         )
 
 

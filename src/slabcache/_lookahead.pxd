@@ -14,6 +14,11 @@ long as no row frees a slot (see lookahead_find). So a batch is exactly a loop o
 of different rows take turns row by row, because a processor has room for a few dozen reads at a time: a
 pass over many rows would fill that room, wait, and then leave it empty.
 
+A row of a writing batch touches three pages that no row before it has touched: the newcomer's bucket, the
+slot of a coming victim and the bucket of another. A prefetch waits for the translation of its address,
+and nothing after it completes meanwhile. So such rows take their turn in pairs, all prefetches of a
+pair one right after the other: their translations overlap.
+
 Keys are copied because the caller's array may be changed by another thread meanwhile: a key that
 differs between hashing and storing would break I1.
 """
@@ -21,7 +26,7 @@ differs between hashing and storing would break I1.
 from libc.stdint cimport uint32_t, uint64_t
 
 from slabcache._arena cimport KEY_SIZE_MAX, NIL, slot_t
-from slabcache._lru cimport link_t, lru_link
+from slabcache._lru cimport link_t, lru_coming, lru_link
 from slabcache._native cimport (
     native_copy,
     native_equal,
@@ -30,13 +35,14 @@ from slabcache._native cimport (
     native_prefetch,
     native_settle,
 )
-from slabcache._slab cimport slab_hash, slab_key, slab_prefetch, slab_t
+from slabcache._slab cimport slab_bucket_of_coming, slab_hash, slab_key, slab_prefetch, slab_t
 from slabcache._table cimport bucket_t, table_find, table_home, table_next, table_tag
 
 
 cdef enum:
     DISTANCE = 8                # rows from one stage to the next
     STAGES = 3                  # before a row runs
+    PAIR = 2                    # rows of a writing batch that pass a stage together; DISTANCE is a multiple
     RING_ROWS = 32              # a power of two above STAGES * DISTANCE
 
 
@@ -49,6 +55,7 @@ cdef struct lookahead_t:        # rings: row n is at n % RING_ROWS
     uint64_t hashes[RING_ROWS]
     slot_t candidates[RING_ROWS]    # the slot that the row will probably find, or NIL
     char keys[RING_ROWS * KEY_SIZE_MAX]
+    uint32_t evictions              # those before this one, by its number, have had coming victims fetched
 
 
 cdef inline char *column_row(column_t column, size_t row) noexcept nogil:
@@ -69,12 +76,13 @@ cdef inline void lookahead_load(
     lookahead_t *ahead, const slab_t *slab, column_t keys, size_t row
 ) noexcept nogil:
     cdef char *key = <char *>lookahead_key(ahead, slab, row)
-    cdef uint64_t hash
     native_copy(key, column_row(keys, row), slab.table.key_size)
     native_settle(key)
-    hash = slab_hash(slab, key)
-    ahead.hashes[row % RING_ROWS] = hash
-    native_prefetch(table_home(&slab.table, hash))
+    ahead.hashes[row % RING_ROWS] = slab_hash(slab, key)
+
+
+cdef inline void lookahead_bucket(lookahead_t *ahead, const slab_t *slab, size_t row) noexcept nogil:
+    native_prefetch(table_home(&slab.table, lookahead_hash(ahead, row)))
 
 
 cdef inline void lookahead_match(lookahead_t *ahead, const slab_t *slab, size_t row) noexcept nogil:
@@ -105,6 +113,7 @@ cdef inline void lookahead_step(
     """One row through each stage: row `step` is loaded. A row number below 0 wraps and is none."""
     if step < rows:
         lookahead_load(ahead, slab, keys, step)
+        lookahead_bucket(ahead, slab, step)
     if step - DISTANCE < rows:
         lookahead_match(ahead, slab, step - DISTANCE)
     if moves and step - 2 * DISTANCE < rows:
@@ -116,6 +125,7 @@ cdef inline void lookahead_start(
 ) noexcept nogil:
     """Make row 0 ready to run."""
     cdef size_t step
+    ahead.evictions = slab.lru.trail.evictions - PAIR    # the last pair of the batch before this one
     for step in range(STAGES * DISTANCE):
         lookahead_step(ahead, slab, keys, rows, step, moves)
 
@@ -125,6 +135,34 @@ cdef inline void lookahead_next(
 ) noexcept nogil:
     """Before `row` runs: move the rows after it on. With `moves`, rows change the order of recency."""
     lookahead_step(ahead, slab, keys, rows, row + STAGES * DISTANCE, moves)
+
+
+cdef inline void lookahead_next_pair(
+    lookahead_t *ahead, const slab_t *slab, column_t keys, size_t rows, size_t row
+) noexcept nogil:
+    """Before `row` and the one after it run, in a batch that may evict: move two rows on, and fetch what
+    will be touched by the evictions that follow on those of the last two rows."""
+    cdef bucket_t *buckets[PAIR]
+    cdef uint32_t first = ahead.evictions, count = slab.lru.trail.evictions - first, i
+    cdef size_t load = row + STAGES * DISTANCE, match = load - DISTANCE, links = match - DISTANCE, n
+    ahead.evictions += count
+    for n in range(load, load + PAIR):
+        if n < rows:
+            lookahead_load(ahead, slab, keys, n)
+    for i in range(count):
+        buckets[i] = slab_bucket_of_coming(slab, first + i)
+    for n in range(load, load + PAIR):
+        if n < rows:
+            lookahead_bucket(ahead, slab, n)
+    for i in range(count):
+        native_prefetch(buckets[i])
+        slab_prefetch(slab, lru_coming(&slab.lru, first + i))
+    for n in range(match, match + PAIR):
+        if n < rows:
+            lookahead_match(ahead, slab, n)
+    for n in range(links, links + PAIR):
+        if n < rows:
+            lookahead_links(ahead, slab, n)
 
 
 cdef inline slot_t lookahead_find(const lookahead_t *ahead, const slab_t *slab, size_t row) noexcept nogil:

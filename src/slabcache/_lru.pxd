@@ -14,6 +14,7 @@ followed, so it always names a slot that there is.
 Invariant I2: forward and backward the list visits every live, unevicted slot once.
 """
 
+from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from slabcache._arena cimport NIL, slot_t, trail_t
@@ -83,11 +84,12 @@ cdef inline bint lru_move_to_front(lru_t *lru, slot_t slot) noexcept nogil:
     return True
 
 
-cdef inline slot_t lru_coming(lru_t *lru, slot_t victim) noexcept nogil:
-    """Take note of the slot that will probably be evicted 16 evictions after `victim`; the one that was noted
-    8 evictions ago and will be evicted in 8."""
-    cdef slot_t *coming = &lru.trail.coming[lru.trail.evictions % (TRAIL / 2)]
-    cdef slot_t nearer = coming[0]
-    coming[0] = lru_link(lru, victim).hint
+cdef inline void lru_note_victim(lru_t *lru, slot_t victim) noexcept nogil:
+    """Take note of the slot that will probably be evicted 16 evictions after `victim`."""
+    lru.trail.coming[lru.trail.evictions % TRAIL] = lru_link(lru, victim).hint
     lru.trail.evictions += 1
-    return nearer
+
+
+cdef inline slot_t lru_coming(const lru_t *lru, uint32_t eviction) noexcept nogil:
+    """What was noted at one of the last 16 evictions, by its number."""
+    return lru.trail.coming[eviction % TRAIL]

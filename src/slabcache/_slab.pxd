@@ -17,17 +17,19 @@ Invariants: I3 live + free slots = all slots, a free slot is on no list; I4 a fo
 the key asked for, byte for byte; I5 insertions - evictions - deletions = size <= capacity.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from slabcache._arena cimport ARENA_HEADER_SIZE, NIL, header_t, slot_t
 from slabcache._hash cimport hash_key
 from slabcache._lru cimport (
+    TRAIL,
     lru_clear,
     lru_coming,
     lru_least_recent,
     lru_link,
     lru_move_to_front,
+    lru_note_victim,
     lru_push,
     lru_t,
     lru_unlink,
@@ -161,15 +163,23 @@ cdef inline void slab_erase(slab_t *slab, uint64_t hash, slot_t slot) noexcept n
     slab.header.counters.deletions += 1
 
 
-cdef inline slot_t slab_evict(slab_t *slab, rows_t *evicted) noexcept nogil:
+cdef inline bucket_t *slab_bucket_of_coming(const slab_t *slab, uint32_t eviction) noexcept nogil:
+    """The home bucket of the slot that will probably be evicted 8 evictions after this one."""
+    cdef slot_t slot = lru_coming(&slab.lru, eviction - TRAIL / 2)
+    return table_home(&slab.table, slab_hash(slab, slab_key(slab, slot)))
+
+
+cdef inline slot_t slab_evict(slab_t *slab, rows_t *evicted, bint fetch) noexcept nogil:
     """Evict the least recent entry of a cache that is not empty; append it to `evicted` unless NULL.
 
-    Returns its slot, detached.
+    With `fetch`, what coming evictions will touch is fetched. Returns the slot, detached.
     """
     cdef slot_t victim = lru_least_recent(&slab.lru)
-    cdef slot_t nearer = lru_coming(&slab.lru, victim)
-    slab_prefetch(slab, lru_link(&slab.lru, victim).hint)
-    native_prefetch(table_home(&slab.table, slab_hash(slab, slab_key(slab, nearer))))
+    cdef uint32_t eviction = slab.lru.trail.evictions
+    lru_note_victim(&slab.lru, victim)
+    if fetch:
+        slab_prefetch(slab, lru_coming(&slab.lru, eviction))
+        native_prefetch(slab_bucket_of_coming(slab, eviction))
     if evicted is not NULL:
         slab_export(slab, victim, evicted)
     slab_detach(slab, slab_hash(slab, slab_key(slab, victim)), victim)
@@ -201,12 +211,13 @@ cdef inline void slab_fill(
 
 
 cdef inline slot_t slab_insert(
-    slab_t *slab, uint64_t hash, const char *key, const char *value, rows_t *evicted
+    slab_t *slab, uint64_t hash, const char *key, const char *value, rows_t *evicted, bint fetch
 ) noexcept nogil:
-    """Create the entry of an absent key, after evicting the least recent one from a full cache."""
+    """Create the entry of an absent key, after evicting the least recent one from a full cache; `fetch` is
+    for that."""
     cdef slot_t slot
     if slab.header.size == slab.header.capacity:
-        slot = slab_evict(slab, evicted)
+        slot = slab_evict(slab, evicted, fetch)
     else:
         slot = slab_take_free(slab)
     slab_fill(slab, slot, hash, key, value)
@@ -215,11 +226,11 @@ cdef inline slot_t slab_insert(
 
 
 cdef inline void slab_put_at(
-    slab_t *slab, slot_t slot, uint64_t hash, const char *key, const char *value, rows_t *evicted
+    slab_t *slab, slot_t slot, uint64_t hash, const char *key, const char *value, rows_t *evicted, bint fetch
 ) noexcept nogil:
     """Create or overwrite the entry of `key`, which is in `slot`, or absent where that is NIL."""
     if slot == NIL:
-        slab_insert(slab, hash, key, value, evicted)
+        slab_insert(slab, hash, key, value, evicted, fetch)
     else:
         native_copy(slab_value(slab, slot), value, slab.header.value_size)
         slab_updated(slab, slot)
@@ -229,7 +240,7 @@ cdef inline void slab_put(
     slab_t *slab, uint64_t hash, const char *key, const char *value, rows_t *evicted
 ) noexcept nogil:
     """Create or overwrite the entry of `key`."""
-    slab_put_at(slab, table_find(&slab.table, hash, key), hash, key, value, evicted)
+    slab_put_at(slab, table_find(&slab.table, hash, key), hash, key, value, evicted, True)
 
 
 # ---- all entries ---------------------------------------------------------------------------------
@@ -303,7 +314,7 @@ cdef inline void slab_move(slab_t *target, slab_t *source, rows_t *evicted) noex
     no room count as evicted and are appended to `evicted` unless NULL. Counters come along. O(size).
     """
     while source.header.size > target.header.capacity:
-        slab_evict(source, evicted)
+        slab_evict(source, evicted, True)
     # A cache that is nearly empty must not copy, and make resident, all slots that it ever used.
     if source.header.fresh <= target.header.slot_count and source.header.size >= source.header.fresh / 4:
         slab_move_slots(target, source)

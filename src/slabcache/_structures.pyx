@@ -180,7 +180,7 @@ cdef class Slab:
         return slot != NIL
 
     def evict(self):
-        slab_free(&self.slab, slab_evict(&self.slab, NULL))
+        slab_free(&self.slab, slab_evict(&self.slab, NULL, True))
 
     def clear(self):
         slab_clear(&self.slab)
