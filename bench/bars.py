@@ -71,11 +71,16 @@ class Bar:
     measure: Callable[[Results], Finding]
 
     def verdict(self, figure: Figure | None) -> str:
-        if figure is None:
-            return "not measured"
-        if self.aim is not None and figure.value <= self.aim:
-            return "aim met"
-        return "bar met" if figure.value <= self.bar else "**not met**"
+        return "not measured" if figure is None else verdict(figure.value, self.bar, self.aim)
+
+
+def verdict(figure: float, bar: float | None, aim: float | None) -> str:
+    """In the words that all tables use. Either limit may be missing."""
+    if aim is not None and figure <= aim:
+        return "aim met"
+    if bar is None:
+        return "aim not met"
+    return "bar met" if figure <= bar else "**not met**"
 
 
 DEPENDENT = "dependent_read", "dependent read"

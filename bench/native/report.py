@@ -8,6 +8,8 @@ from itertools import product
 from statistics import median
 from typing import Any
 
+from bench.bars import verdict
+
 BATCH, SCALAR = "slabcache batch", "slabcache scalar"
 MAP_LIST = "go map-list"
 QUICK_CACHE = "quick_cache"
@@ -91,12 +93,11 @@ def _verdicts(figures: Figures) -> list[str]:
         ratios = list(_ratios(figures, claim))
         if ratios:
             worst, entries = max(ratios)
-            bar = "-" if claim.bar is None else f"{claim.bar:.2f}"
             what = [LABELS[claim.ours], OPERATIONS[claim.operation], LABELS[claim.theirs]]
-            rows.append(
-                [*what, f"{worst:.2f} at {_size(entries)}", bar, f"{claim.aim:.2f}", _verdict(worst, claim)]
-            )
-    return _table(["what", "operation", "beside", "worst ratio", "bar", "aim", "verdict"], rows)
+            limits = ["-" if claim.bar is None else f"{claim.bar:.2f}", f"{claim.aim:.2f}"]
+            found = verdict(worst, claim.bar, claim.aim)
+            rows.append([*what, f"{worst:.2f} at {_size(entries)}", *limits, found])
+    return _table(["what", "operation", "against", "worst ratio", "bar", "aim", "verdict"], rows)
 
 
 def _ratios(figures: Figures, claim: Claim) -> Iterable[tuple[float, int]]:
@@ -105,14 +106,6 @@ def _ratios(figures: Figures, claim: Claim) -> Iterable[tuple[float, int]]:
         theirs = figures.row_ns(claim.theirs, claim.operation, entries)
         if entries >= claim.entries_from and ours and theirs:
             yield ours / theirs, entries
-
-
-def _verdict(ratio: float, claim: Claim) -> str:
-    if ratio <= claim.aim:
-        return "aim reached"
-    if claim.bar is None:
-        return "aim missed"
-    return "bar holds" if ratio <= claim.bar else "**bar missed**"
 
 
 def _gaps(figures: Figures) -> list[str]:
