@@ -24,6 +24,8 @@ PICTURES = ROOT / "docs" / "images"
 EQUAL = 1.05
 OPERATIONS = {
     "hit": "hit",
+    "hit_by_same_objects": "hit by the dict's own key objects",
+    "hit_of_u8_key": "hit of a `u8` key",
     "read": "hit and one field read",
     "update": "write to an entry that is there",
     "evicting_write": "evicting write",
