@@ -21,6 +21,7 @@ STYLES = {
     "lru_dict": ("#E69F00", "v"),
     "lru_cache": ("#009E73", "D"),
     "ordered_dict": ("#D55E00", "P"),
+    "objects": ("#7A3600", "*"),
     "cachetools": ("#8C6BB1", "X"),
     "moka": ("#56B4E9", "<"),
     "theine": ("#7F7F7F", ">"),
