@@ -8,7 +8,6 @@ on peers that are in no bar are left out. All other suites run once.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from . import bars, report
 from .peers import INSTALLED, MISSING, PEERS
-from .results import Results
+from .results import SUITES, Results, Run
 from .sizes import LARGE
 
 ROOT = Path(__file__).parent.parent
@@ -36,9 +35,8 @@ TIMER = "time.process_time"
 def main() -> int:
     """Exit code: 0 whatever the figures are, 2 for an unknown suite, that of pytest if a suite fails."""
     options = _parse()
-    suites = {path.stem.removeprefix("test_"): path for path in sorted(ROOT.glob("bench/test_*.py"))}
-    if unknown := set(options.suites) - suites.keys():
-        print(f"bench: no such suite: {', '.join(unknown)}; there are {', '.join(suites)}", file=sys.stderr)
+    if unknown := set(options.suites) - set(SUITES):
+        print(f"bench: no such suite: {', '.join(unknown)}; there are {', '.join(SUITES)}", file=sys.stderr)
         return 2
     for name in MISSING:
         print(f"bench: {PEERS[name].label} is not installed and left out", file=sys.stderr)
@@ -47,18 +45,18 @@ def main() -> int:
         old.unlink()
     others = [name for name in INSTALLED if name not in TOGETHER]
     commands = []
-    for number in range(1, 2 if options.quick else options.passes + 1):
+    for number in range(1, options.passes + 1):
         for peers in [TOGETHER, *((name,) for name in others)]:
             repeated = REPEATED if peers == TOGETHER else REPEATED_FOR_RIVALS
-            chosen = [suite for suite in options.suites or suites if number == 1 or suite in repeated]
+            chosen = [suite for suite in options.suites if number == 1 or suite in repeated]
             if not chosen:
                 continue
-            command = _command([suites[suite] for suite in chosen], options, number, peers)
+            command = _command(chosen, options, number, peers)
             commands.append(command)
             if code := _run(command, f"pass {number}, {', '.join(peers)}"):
                 return code
         others = Results(options.out).fastest("evicting_write", LARGE, bars.RIVALS)[:2]
-    (options.out / "commands.json").write_text(json.dumps(commands, indent=1))
+    Run(options.quick, options.passes, options.suites, commands).write(options.out)
     print(*report.whole(Results(options.out), options.quick), sep="\n")
     return 0
 
@@ -72,15 +70,17 @@ def _parse() -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "build" / "bench", help="folder of the raw results"
     )
     options = parser.parse_args()
+    options.suites = options.suites or SUITES
+    options.passes = 1 if options.quick else options.passes
     options.out = options.out.resolve()
     return options
 
 
 def _command(
-    files: list[Path], options: argparse.Namespace, number: int, peers: tuple[str, ...]
+    suites: list[str], options: argparse.Namespace, number: int, peers: tuple[str, ...]
 ) -> list[str]:
     return [
-        *(sys.executable, "-m", "pytest", *(str(file.relative_to(ROOT)) for file in files)),
+        *(sys.executable, "-m", "pytest", *(f"bench/test_{suite}.py" for suite in suites)),
         *("-q", "--confcutdir=bench", "--no-header", f"--seed={number}", f"--peers={','.join(peers)}"),
         f"--turns={TURNS if peers == TOGETHER or number > 1 else TURNS_OF_OTHERS}",
         *("--benchmark-disable-gc", "--benchmark-quiet", f"--benchmark-timer={TIMER}"),

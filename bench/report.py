@@ -13,13 +13,15 @@ from pathlib import Path
 
 from . import bars
 from .peers import EVICTING, INSTALLED, PEERS
-from .results import Figure, Results, Subject
+from .results import SUITES, Figure, Results, Subject
 from .sizes import LARGE, SIZES, SMALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 NATIVE = ROOT / "build" / "native.md"  # what `make bench-native` found
 PICTURES = ROOT / "docs" / "images"
+#: With fewer there is no range of their medians.
+FEWEST_PASSES = 2
 #: A figure this close to another one is as good as equal.
 EQUAL = 1.05
 OPERATIONS = {
@@ -191,8 +193,20 @@ def fill(page: str, named: dict[str, list[str]]) -> str:
     return re.sub(pattern, place, page, flags=re.DOTALL)
 
 
+def shortcoming(results: Results) -> str | None:
+    """What keeps results off the pages."""
+    run = results.run
+    if run is None:
+        return "of a run that did not come to its end"
+    if run.quick:
+        return "of a quick run, whose figures mean nothing"
+    if missing := [suite for suite in SUITES if suite not in run.suites]:
+        return f"of some suites alone, without {', '.join(missing)}"
+    return "of a single pass" if run.passes < FEWEST_PASSES else None
+
+
 def main() -> int:
-    """Exit code: 0, or 2 when there are no results."""
+    """Exit code: 0, or 2 when there are no results or not all of them; then nothing is changed."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description="Put the results on pages.")
     parser.add_argument(
         "--results", type=Path, default=ROOT / "build" / "bench", help="folder of the raw results"
@@ -202,6 +216,9 @@ def main() -> int:
         results = Results(options.results)
     except FileNotFoundError as error:
         print(f"bench: {error}", file=sys.stderr)
+        return 2
+    if lacking := shortcoming(results):
+        print(f"bench: {options.results} has results {lacking}: run python -m bench", file=sys.stderr)
         return 2
     from . import pictures
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+#: By the names of their files, bench/test_*.py.
+SUITES = sorted(path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py"))
+NOTE = "run.json"
 
 
 class Subject(NamedTuple):
@@ -36,13 +40,28 @@ class Figure:
     high: float
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the runner did. It takes note of it in the folder of its results, when all is done."""
+
+    quick: bool
+    passes: int
+    suites: list[str]
+    commands: list[list[str]]
+
+    def write(self, folder: Path) -> None:
+        (folder / NOTE).write_text(json.dumps(asdict(self), indent=1))
+
+
 class Results:
-    """All figures of a run."""
+    """All figures of a run, and what was run, if it came to its end."""
 
     def __init__(self, folder: Path) -> None:
         self.files = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("pass-*.json"))}
         if not self.files:
             raise FileNotFoundError(f"there are no results in {folder}: run python -m bench")
+        note = folder / NOTE
+        self.run = Run(**json.loads(note.read_text())) if note.exists() else None
         self.times: dict[Subject, dict[Turn, float]] = defaultdict(dict)
         self.facts: dict[Subject, dict[Turn, dict[str, Any]]] = defaultdict(dict)
         for stem, file in self.files.items():
