@@ -5,7 +5,8 @@
 #
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
-# make bench | bench-quick | bench-native | lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
+# make bench | bench-docs | bench-bars | bench-quick | bench-native: other caches and the bars, CONTRIBUTING.md
+# make lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-docs bench-quick bench-native test-debug test-release
+.PHONY: help demo test bench bench-docs bench-bars bench-quick bench-native test-debug test-release
 .PHONY: lint types coverage sanitize package clean
 
 help:
@@ -39,7 +40,11 @@ test-release: $(VENV)/.release $(VENV)/.test
 bench: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-# Its results on the pages that show them, and as pictures.
+# The bars alone: does a change hold what is demanded?
+bench-bars: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench --bars --out build/bench-bars $(BENCH_ARGS)
+
+# The results of `bench` on the pages that show them, and as pictures.
 bench-docs: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench.report
 

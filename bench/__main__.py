@@ -2,7 +2,7 @@
 
 Suites with a bar run in several passes, each in fresh processes, one pass after another, so that neither a
 slow minute of the machine nor the pages that a process happened to get decide a ratio. From the second pass
-on peers that are in no bar are left out. All other suites run once.
+on peers that are in no bar are left out. All other suites run once. With --bars nothing runs that has none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from .sizes import LARGE
 ROOT = Path(__file__).parent.parent
 #: Suites that every pass repeats, and those of them for the rivals. All others belong to the first.
 REPEATED, REPEATED_FOR_RIVALS = ("scalar", "eviction", "batch", "resize", "scaling"), ("eviction",)
-PASSES = 4
+#: Those that have a bar.
+OF_BARS = sorted([*REPEATED, "memory", "tail"])
+PASSES, PASSES_OF_BARS = 4, 1
 #: Peers outside of a bar are measured for tables and curves, for which fewer turns will do.
 TURNS, TURNS_OF_OTHERS = 4, 2
 #: Compared so closely that they share a process. A dict frees nothing that could be in the way.
@@ -43,12 +45,13 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     for old in options.out.glob("*.json"):
         old.unlink()
-    others = [name for name in INSTALLED if name not in TOGETHER]
+    others = bars.RIVALS if options.bars else [name for name in INSTALLED if name not in TOGETHER]
     commands = []
     for number in range(1, options.passes + 1):
         for peers in [TOGETHER, *((name,) for name in others)]:
             repeated = REPEATED if peers == TOGETHER else REPEATED_FOR_RIVALS
-            chosen = [suite for suite in options.suites if number == 1 or suite in repeated]
+            all_of_them = number == 1 and (peers == TOGETHER or not options.bars)
+            chosen = [suite for suite in options.suites if all_of_them or suite in repeated]
             if not chosen:
                 continue
             command = _command(chosen, options, number, peers)
@@ -57,7 +60,7 @@ def main() -> int:
                 return code
         others = Results(options.out).fastest("evicting_write", LARGE, bars.RIVALS)[:2]
     Run(options.quick, options.passes, options.suites, commands).write(options.out)
-    print(*report.whole(Results(options.out), options.quick), sep="\n")
+    print(*report.whole(Results(options.out), options.quick, options.bars), sep="\n")
     return 0
 
 
@@ -65,13 +68,16 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure slabcache and its peers.")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="these alone: scalar, batch, ...")
     parser.add_argument("--quick", action="store_true", help="small caches, one pass: does it run?")
-    parser.add_argument("--passes", type=int, default=PASSES, help=f"({PASSES})")
+    parser.add_argument("--bars", action="store_true", help="what the bars are about, and their table")
+    parser.add_argument("--passes", type=int, help=f"({PASSES}; with --bars {PASSES_OF_BARS})")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "build" / "bench", help="folder of the raw results"
     )
     options = parser.parse_args()
-    options.suites = options.suites or SUITES
-    options.passes = 1 if options.quick else options.passes
+    options.suites = options.suites or (OF_BARS if options.bars else SUITES)
+    options.passes = options.passes or (PASSES_OF_BARS if options.bars else PASSES)
+    if options.quick:
+        options.passes = 1
     options.out = options.out.resolve()
     return options
 

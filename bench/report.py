@@ -34,12 +34,14 @@ OPERATIONS = {
 }
 
 
-def whole(results: Results, quick: bool) -> list[str]:
+def whole(results: Results, quick: bool, bars_alone: bool) -> list[str]:
     """All that a run prints."""
     head = ["Caches cut to a small size: these figures mean nothing.", ""] if quick else []
+    demands = [*head, *bars.table(results)]
+    if bars_alone:
+        return demands
     return [
-        *head,
-        *bars.table(results),
+        *demands,
         "",
         *comparison(results),
         "",
