@@ -9,7 +9,8 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint8_t, uint64_t
 
-from slabcache._core cimport CacheCore, empty_rows
+from slabcache._base cimport empty_rows
+from slabcache._core cimport CacheCore
 from slabcache._field cimport delta_t, field_t
 from slabcache._kernels cimport (
     batch_contains,
