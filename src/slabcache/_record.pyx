@@ -305,6 +305,12 @@ cdef class Schema:
         memset(target + length, 0, field.size - length)
         return 0
 
+    def decode_rows(self, object rows):
+        """The object that each row of a packed array stands for, as a list."""
+        cdef const char[::1] packed = np.ascontiguousarray(rows).view("u1").reshape(-1).view("i1")
+        cdef Py_ssize_t row, count = len(rows)
+        return [self.decode(&packed[row * self.size]) for row in range(count)]
+
     def encode_rows(self, list items):
         """A packed array of items that are each what a scalar call takes; O(items)."""
         cdef Py_ssize_t row
