@@ -64,6 +64,7 @@ cdef struct header_t:
     uint32_t key_size           # bytes
     uint32_t value_size         # bytes
     uint32_t slot_stride        # bytes from slot to slot
+    uint32_t tail_size          # bytes of a slot after its value; not 0 in a cache before a store
     uint64_t bucket_count
     uint64_t slots_at           # bytes from the start of the arena to slot 0
     uint64_t extra_at           # bytes from the start of the arena to what lies behind the slots
@@ -129,6 +130,7 @@ cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noe
     header.key_size = <uint32_t>shape.key_size
     header.value_size = <uint32_t>shape.value_size
     header.slot_stride = <uint32_t>arena_stride(shape)
+    header.tail_size = <uint32_t>shape.tail_size
     header.slot_count = <slot_t>(shape.capacity + shape.spare)
     header.bucket_count = arena_bucket_count(header.slot_count)
     header.slots_at = ARENA_HEADER_SIZE + header.bucket_count * BUCKET_SIZE

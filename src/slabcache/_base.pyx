@@ -62,6 +62,7 @@ cdef tuple CHECKS = (           # in the order of check_t
     "I3: live and free slots are not all slots",
     "I5: the counters do not give the size",
     "a hint names no slot",
+    "I6: states, rings and counts of unsaved entries do not agree",
 )
 
 

@@ -394,23 +394,15 @@ cdef class CacheCore(SlabBase):
         Record(seen=1002, mentions=0)
         """
         cdef char key_bytes[KEY_SIZE_MAX]
-        cdef char small[SCRATCH_SIZE]
         cdef Schema schema = self._value_schema
         cdef Py_ssize_t position
         cdef field_t *field
         cdef slot_t slot
+        cdef bytes data_bytes, chosen_bytes
         schema_encode(self._key_schema, key, key_bytes)
-        if not schema.is_record:
-            raise TypeError("update_fields needs a structured value; assign a scalar one")
-        cdef bytes large = scratch(schema.size)
-        cdef char *data = scratch_data(large, small)
-        cdef bytes chosen_bytes = PyBytes_FromStringAndSize(NULL, schema.count)
-        cdef char *chosen = PyBytes_AS_STRING(chosen_bytes)
-        memset(chosen, 0, schema.count)
-        for name, item in fields.items():
-            position = schema.position_of(name)
-            schema.encode_field(position, item, data + schema.fields[position].offset)
-            chosen[position] = 1
+        chosen_bytes, data_bytes = schema.encode_fields(fields)
+        cdef const char *chosen = PyBytes_AS_STRING(chosen_bytes)
+        cdef const char *data = PyBytes_AS_STRING(data_bytes)
         lock_acquire(&self.lock)
         slot = slab_find(&self.slab, key_bytes)
         if slot != NIL:
