@@ -73,9 +73,10 @@ from slabcache.rows import as_deltas, from_rows
 
 cnp.import_array()
 
-DONE, MISSING, FULL = 0, 1, 2
+DONE, MISSING, FULL = 0, 1, 2   # a status
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
+NO_ROOM = object()              # a write has to wait
 
 cdef enum:
     STATUS_DONE = 0
@@ -296,7 +297,7 @@ cdef class WriteBehindCore(SlabBase):
             self._put_one(key, value)
 
     def _attempt_increment(self, key, field, by):
-        """The new value of a field, ABSENT, UNKNOWN, or FULL."""
+        """The new value of a field, ABSENT, UNKNOWN, or NO_ROOM."""
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef char small[SCRATCH_SIZE]
         cdef Schema schema = self._value_schema
@@ -334,8 +335,7 @@ cdef class WriteBehindCore(SlabBase):
         if outcome == OUTCOME_UNKNOWN:
             return UNKNOWN
         if outcome == OUTCOME_FULL:
-            return FULL
-        # Decoded from a copy of the field: the offset is that within the record.
+            return NO_ROOM
         return schema.decode_field(position, row.value + schema.fields[position].offset)
 
     def increment(self, key, field=None, by=1):
@@ -349,7 +349,7 @@ cdef class WriteBehindCore(SlabBase):
             The sum does not fit the field; nothing is changed.
         """
         value = self._attempt_increment(key, field, by)
-        if value is UNKNOWN or value is FULL:
+        if value is UNKNOWN or value is NO_ROOM:
             value = self._increment_one(key, field, by)
         if value is ABSENT:
             raise KeyError(key)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slabcache._write_behind import ABSENT, FULL, UNKNOWN
+from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
 from slabcache.flusher import Room
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class AsyncCalls:
     async def aincrement(self: WriteBehindCache, key: Any, field: str | None = None, by: float = 1) -> Any:
         """`increment`."""
         value = self._attempt_increment(key, field, by)
-        if value is UNKNOWN or value is FULL:
+        if value is UNKNOWN or value is NO_ROOM:
             value = await _run(self, self._incrementing_one(key, field, by))
         if value is ABSENT:
             raise KeyError(key)

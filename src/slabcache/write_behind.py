@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from slabcache._write_behind import ABSENT, DONE, MISSING, Request, WriteBehindCore
+from slabcache._write_behind import ABSENT, DONE, FULL, MISSING, Request, WriteBehindCore
 from slabcache.aio import AsyncCalls
 from slabcache.errors import BackpressureError
 from slabcache.flusher import Flusher, OnRejected, Room
@@ -405,7 +405,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         def attempt() -> int:
             nonlocal evicted
             evicted = self._put(request.keys, value_rows, request, return_evicted)
-            return DONE if evicted is not None else DONE + 2
+            return DONE if evicted is not None else FULL
 
         self._check_size(request.find_first())
         yield from self._changing(request, attempt)
