@@ -35,7 +35,9 @@ class AsyncCalls:
             value = await _run(self, self._reading_one(key, True, True))
         return default if value is ABSENT else value
 
-    async def aget_many(self: WriteBehindCache, keys: Any, *, out: Array | None = None) -> tuple[Array, Array]:
+    async def aget_many(
+        self: WriteBehindCache, keys: Any, *, out: Array | None = None
+    ) -> tuple[Array, Array]:
         """`get_many`."""
         return await _run(self, self._getting(keys, out, counted=True, moves=True))
 
@@ -44,7 +46,9 @@ class AsyncCalls:
         if not self._attempt_put(key, value):
             await _run(self, self._putting_one(key, value))
 
-    async def aput_many(self: WriteBehindCache, keys: Any, values: Any, *, return_evicted: bool = False) -> Any:
+    async def aput_many(
+        self: WriteBehindCache, keys: Any, values: Any, *, return_evicted: bool = False
+    ) -> Any:
         """`put_many`."""
         return await _run(self, self._putting(keys, values, return_evicted))
 

@@ -129,7 +129,9 @@ class SlabMapping(_Mapping):
         absent = object()
         mine = self._value_schema.decode_rows(as_rows(self._value_schema, values))
         try:
-            for key, value in zip(self._key_schema.decode_rows(as_rows(self._key_schema, keys)), mine, strict=True):
+            for key, value in zip(
+                self._key_schema.decode_rows(as_rows(self._key_schema, keys)), mine, strict=True
+            ):
                 if not _equal(value, look_up(key, absent)):
                     return False
             return True

@@ -360,7 +360,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         while not self._read(request):
             yield from self._loading(request)
 
-    def _getting(self, keys: Any, out: Array | None, *, counted: bool, moves: bool) -> Steps[tuple[Array, Array]]:
+    def _getting(
+        self, keys: Any, out: Array | None, *, counted: bool, moves: bool
+    ) -> Steps[tuple[Array, Array]]:
         self._check_open()
         request = Request(self, keys, counted, moves)
         shape = _shape(keys, request)

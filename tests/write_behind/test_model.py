@@ -9,9 +9,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from write_behind.faulty_store import FaultyStore
 
 from slabcache import BackpressureError, WriteBehindCache
+from write_behind.faulty_store import FaultyStore
 
 KEYS = st.integers(0, 15)
 BATCHES = st.lists(KEYS, max_size=12)
@@ -27,7 +27,9 @@ class Machine(RuleBasedStateMachine):
         default=st.sampled_from([None, 7]),
         rows=st.dictionaries(KEYS, NUMBERS),
     )
-    def create(self, capacity: int, max_pending: int, interval: float, flush_rows: int, default: Any, rows: Any) -> None:
+    def create(
+        self, capacity: int, max_pending: int, interval: float, flush_rows: int, default: Any, rows: Any
+    ) -> None:
         self.default = default
         self.store = FaultyStore(rows=rows)
         self.truth = dict(rows)

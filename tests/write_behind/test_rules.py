@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from write_behind.faulty_store import FaultyStore
 
 from slabcache import BackpressureError, ClosedError, RowsRejected, SlabCache, WriteBehindCache
+from write_behind.faulty_store import FaultyStore
 
 STATES = {
     "key": [("user", "u8"), ("channel", "u8")],
@@ -25,7 +25,9 @@ STATES = {
 }
 
 
-def make(store: FaultyStore | None = None, capacity: int = 8, **options: Any) -> tuple[FaultyStore, WriteBehindCache]:
+def make(
+    store: FaultyStore | None = None, capacity: int = 8, **options: Any
+) -> tuple[FaultyStore, WriteBehindCache]:
     store = store or FaultyStore()
     return store, WriteBehindCache(capacity, store, **{"flush_interval": 1000.0, **options})
 
@@ -270,11 +272,14 @@ def test_a_failing_store_keeps_rows_and_is_told_once(caplog: pytest.LogCaptureFi
     cache.close()
 
 
-@pytest.mark.parametrize("refusal", [RowsRejected("no"), ValueError("no"), TypeError("no"), OverflowError("no")])
+@pytest.mark.parametrize(
+    "refusal", [RowsRejected("no"), ValueError("no"), TypeError("no"), OverflowError("no")]
+)
 def test_a_refused_row_is_found_and_does_not_hold_up_others(refusal: Exception) -> None:
     rejected = []
     store, cache = make(
-        capacity=100, on_rejected=lambda keys, values, error: rejected.append((keys.tolist(), values.tolist(), error))
+        capacity=100,
+        on_rejected=lambda keys, values, error: rejected.append((keys.tolist(), values.tolist(), error)),
     )
     store.refused = {13, 77}
     store.refusal = refusal
@@ -534,8 +539,12 @@ cache[2] = 20
 
 
 def run(body: str) -> subprocess.CompletedProcess[str]:
-    script = SCRIPT.format(tests=str(__import__("pathlib").Path(__file__).parent.parent)) + textwrap.dedent(body)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    script = SCRIPT.format(tests=str(__import__("pathlib").Path(__file__).parent.parent)) + textwrap.dedent(
+        body
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_leaving_the_interpreter_flushes() -> None:

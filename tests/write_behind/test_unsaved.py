@@ -7,7 +7,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
 from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN, WriteBehindCore
 
 CAPACITY, MAX_PENDING = 4, 3
