@@ -180,10 +180,9 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
             request.stored[row] = STORED_SEEN
 
 
-cdef inline void through_put(
+cdef inline void put_rows(
     behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
 ) noexcept nogil:
-    """`put` of each row; there is room."""
     cdef lookahead_t ahead
     cdef size_t row
     cdef row_t it
@@ -195,6 +194,20 @@ cdef inline void through_put(
         it.hash = lookahead_hash(&ahead, row)
         it.key = lookahead_key(&ahead, &behind.slab, row)
         behind_put(&behind, through_find(&ahead, &behind, row), &it, column_row(values, row), now, evicted)
+
+
+cdef inline void through_put(
+    behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
+) noexcept nogil:
+    """`put` of each row; there is room."""
+    if behind.slab.table.key_size == 16:
+        behind.slab.table.key_size = 16
+        put_rows(behind, keys, values, rows, now, evicted)
+    elif behind.slab.table.key_size == 8:
+        behind.slab.table.key_size = 8
+        put_rows(behind, keys, values, rows, now, evicted)
+    else:
+        put_rows(behind, keys, values, rows, now, evicted)
 
 
 cdef inline size_t through_edit(

@@ -26,6 +26,7 @@ on the pending ring too; pending <= max_pending. Each function needs the lock of
 from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._arena cimport header_t, slot_t
+from slabcache._native cimport native_now
 from slabcache._ring cimport ring_append, ring_t, ring_unlink
 from slabcache._slab cimport SLOT_KEY_AT, slab_attach, slab_t
 
@@ -109,7 +110,7 @@ cdef inline void behind_wake(behind_t *behind, uint64_t sleep) noexcept nogil:
 
 
 cdef inline void behind_mark(behind_t *behind, slot_t slot, uint64_t now) noexcept nogil:
-    """Take note of a write to a slot."""
+    """Take note of a write to a slot; the clock is read, where need be, if `now` is 0."""
     cdef uint8_t *state = behind_state(behind, slot)
     cdef mark_t *mark = behind.marks + slot
     cdef uint8_t was = state[0] & STATE_MASK
@@ -122,7 +123,7 @@ cdef inline void behind_mark(behind_t *behind, slot_t slot, uint64_t now) noexce
             behind.unsaved.count += 1
         else:
             ring_unlink(&behind.dirty, slot)
-        mark.since = now
+        mark.since = now if now else native_now()
         ring_append(&behind.dirty, slot)
         if state[0] & STATE_EVICTED:
             ring_append(&behind.pending, slot)

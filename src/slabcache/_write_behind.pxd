@@ -32,6 +32,9 @@ cdef class WriteBehindCore(SlabBase):
     cdef bint closed
 
     cdef const char *default_data(self) noexcept
+    cdef object attempt(self, object key, bint counted, bint moves)
+    cdef bint attempt_put(self, object key, object value) except -1
+    cdef object attempt_increment(self, object key, object field, object by)
     cdef int usable(self) except -1
     cdef int writable(self) except -1
     cdef int ring_bell(self) except -1

@@ -196,6 +196,9 @@ cdef class WriteBehindCore(SlabBase):
 
     def _attempt(self, key, bint counted, bint moves):
         """The value of a key, ABSENT, or UNKNOWN."""
+        return self.attempt(key, counted, moves)
+
+    cdef inline object attempt(self, object key, bint counted, bint moves):
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef char small[SCRATCH_SIZE]
         cdef Schema schema = self._value_schema
@@ -229,7 +232,7 @@ cdef class WriteBehindCore(SlabBase):
         return schema.decode_field(0, row.value) if record is None else record
 
     def __getitem__(self, key):
-        value = self._attempt(key, True, True)
+        value = self.attempt(key, True, True)
         if value is UNKNOWN:
             value = self._read_one(key, True, True)
         if value is ABSENT:
@@ -238,33 +241,36 @@ cdef class WriteBehindCore(SlabBase):
 
     def get(self, key, default=None):
         """The value of `key`, from memory or the store, or the default of the cache, or else `default`."""
-        value = self._attempt(key, True, True)
+        value = self.attempt(key, True, True)
         if value is UNKNOWN:
             value = self._read_one(key, True, True)
         return default if value is ABSENT else value
 
     def peek(self, key, default=None):
         """What `get` returns, without counting it, changing the order or keeping what was loaded."""
-        value = self._attempt(key, False, False)
+        value = self.attempt(key, False, False)
         if value is UNKNOWN:
             value = self._read_one(key, False, False)
         return default if value is ABSENT else value
 
     def __contains__(self, key):
-        value = self._attempt(key, False, False)
+        value = self.attempt(key, False, False)
         if value is UNKNOWN:
             value = True if self.default is not None else self._read_one(key, False, False)
         return value is not ABSENT
 
     def touch(self, key):
         """Make the entry of `key` the most recent, loading it where need be; whether there is one."""
-        value = self._attempt(key, False, True)
+        value = self.attempt(key, False, True)
         if value is UNKNOWN:
             value = self._read_one(key, False, True)
         return value is not ABSENT
 
     def _attempt_put(self, key, value):
         """Write an entry; False, and nothing changed, when there is no room."""
+        return self.attempt_put(key, value)
+
+    cdef inline bint attempt_put(self, object key, object value) except -1:
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef char small[SCRATCH_SIZE]
         cdef char *data
@@ -285,7 +291,7 @@ cdef class WriteBehindCore(SlabBase):
         lock_acquire(&self.lock)
         row.hash = slab_hash(&self.slab, key_bytes)
         outcome = behind_put(
-            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, data, native_now(), NULL
+            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, data, 0, NULL
         )
         release(self)
         if self.behind.unsaved.bell:
@@ -293,11 +299,14 @@ cdef class WriteBehindCore(SlabBase):
         return outcome != OUTCOME_FULL
 
     def __setitem__(self, key, value):
-        if not self._attempt_put(key, value):
+        if not self.attempt_put(key, value):
             self._put_one(key, value)
 
     def _attempt_increment(self, key, field, by):
         """The new value of a field, ABSENT, UNKNOWN, or NO_ROOM."""
+        return self.attempt_increment(key, field, by)
+
+    cdef inline object attempt_increment(self, object key, object field, object by):
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef char small[SCRATCH_SIZE]
         cdef Schema schema = self._value_schema
@@ -323,7 +332,7 @@ cdef class WriteBehindCore(SlabBase):
         lock_acquire(&self.lock)
         row.hash = slab_hash(&self.slab, key_bytes)
         outcome = behind_edit(
-            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, native_now()
+            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, 0
         )
         release(self)
         if self.behind.unsaved.bell:
@@ -348,7 +357,7 @@ cdef class WriteBehindCore(SlabBase):
         OverflowError
             The sum does not fit the field; nothing is changed.
         """
-        value = self._attempt_increment(key, field, by)
+        value = self.attempt_increment(key, field, by)
         if value is UNKNOWN or value is NO_ROOM:
             value = self._increment_one(key, field, by)
         if value is ABSENT:
@@ -443,6 +452,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef column_t delta_column = column_of(deltas, sizeof(delta_t), cnp.PyArray_DIM(deltas, 0))
         cdef column_t result_column = column_of(results, schema.fields[position].size, rows)
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
+        cdef const uint8_t *first = first_of(request)
         cdef edit_t edit
         cdef request_t view
         cdef PyThreadState *state
@@ -453,7 +463,7 @@ cdef class WriteBehindCore(SlabBase):
             delta_column.stride = 0
         view = request.view()
         state = self.enter(rows)
-        status = prepare(&self.behind, &view, first_of(request), missing_data)
+        status = prepare(&self.behind, &view, first, missing_data)
         if status == STATUS_DONE:
             done = through_edit(self.behind, view, edit, delta_column, result_column, native_now())
         self.leave(state)
@@ -523,13 +533,14 @@ cdef class WriteBehindCore(SlabBase):
         cdef cnp.npy_intp rows = len(request)
         cdef cnp.ndarray missing = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
+        cdef const uint8_t *first = first_of(request)
         cdef request_t view
         cdef PyThreadState *state
         cdef int status
         self.writable()
         view = request.view()
         state = self.enter(rows)
-        status = prepare(&self.behind, &view, first_of(request), missing_data)
+        status = prepare(&self.behind, &view, first, missing_data)
         if status == STATUS_DONE:
             through_delete(self.behind, view, native_now())
         self.leave(state)

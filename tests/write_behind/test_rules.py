@@ -80,6 +80,20 @@ def test_the_missing_keys_of_a_batch_are_loaded_at_once() -> None:
     cache.close()
 
 
+def test_batches_that_run_without_the_gil() -> None:
+    rows = {key: key for key in range(0, 3000, 2)}
+    store, cache = make(FaultyStore(rows=rows), capacity=1000, max_pending=5000, default=0)
+    keys = np.arange(3000)
+    assert cache.get_many(keys)[0].tolist() == [key if key % 2 == 0 else 0 for key in range(3000)]
+    assert cache.increment_many(keys, by=1)[0].tolist() == [key + 1 if key % 2 == 0 else 1 for key in range(3000)]
+    assert cache.delete_many(keys[:600]).all()
+    cache.put_many(keys[300:900], keys[300:900] * 10)
+    cache._check()
+    cache.close()
+    expected = {key: key + 1 if key % 2 == 0 else 1 for key in range(600, 3000)}
+    assert store.rows == expected | {key: key * 10 for key in range(300, 900)}
+
+
 def test_out_is_filled_and_returned() -> None:
     _, cache = make(FaultyStore(rows={1: 10}))
     out = np.zeros(2, "i8")
