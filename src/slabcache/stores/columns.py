@@ -58,6 +58,15 @@ class Column(NamedTuple):
     dtype: np.dtype[Any]  # of the field, in native byte order; a subarray dtype for a subarray field
     kind: ColumnKind
 
+    def field_of(self, rows: Array) -> Array:
+        """This field of each row, as numpy has it: a view of `rows`, of the user's dtype or the packed one.
+
+        >>> key, _ = columns_of([("user", "u8"), ("channel", "u4")], "u4")
+        >>> key[1].field_of(np.zeros(2, [("user", "u8"), ("channel", "u4")]))
+        array([0, 0], dtype=uint32)
+        """
+        return rows if rows.dtype.names is None else rows[self.name]
+
     def to_driver(self, rows: Array) -> list[Any]:
         """This field of each row, as objects for a driver; O(rows).
 
@@ -68,7 +77,7 @@ class Column(NamedTuple):
         >>> key[0].to_driver(np.arange(3, dtype="u2"))
         [0, 1, 2]
         """
-        part = self._of(rows)
+        part = self.field_of(rows)
         if self.kind in ("unsigned64", "time"):
             part = part.astype(self.dtype, copy=False).view("i8")
         elif self.kind == "array":
@@ -96,7 +105,7 @@ class Column(NamedTuple):
         ...
         ValueError: column 'key': -1 is out of range for uint16
         """
-        part = self._of(target)
+        part = self.field_of(target)
         if len(items) != len(target):
             raise ValueError(f"column {self.name!r}: {len(items)} items are not {len(target)} rows")
         if not items:
@@ -105,9 +114,6 @@ class Column(NamedTuple):
             part[...] = self._decoded(items)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"column {self.name!r}: {error}") from None
-
-    def _of(self, rows: Array) -> Array:
-        return rows if rows.dtype.names is None else rows[self.name]
 
     def _decoded(self, items: list[Any]) -> Array:
         count = len(items)
