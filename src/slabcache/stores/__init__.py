@@ -1,4 +1,4 @@
-"""Stores for `slabcache.WriteBehindCache`: `SQLiteStore`, `CassandraStore`, and `Store`, what any other is."""
+"""Stores for `slabcache.WriteBehindCache`: `SQLiteStore`, `CassandraStore`; `Store`, what any other is."""
 
 from slabcache.stores.base import Store
 
