@@ -1,7 +1,7 @@
-"""What every cache on an arena has: the lock, the size, iteration, statistics, and copies of all that is in it.
+"""What every cache on an arena has: the lock, the size, iteration, statistics, copies of all that is in it.
 
-`_core.pyx` builds the cache of `SlabCache` on it, `_write_behind.pyx` the one before a store. The state of locks
-and of the gate before fork() belongs to this module.
+`_core.pyx` builds the cache of `SlabCache` on it, `_write_behind.pyx` the one before a store. The state of
+locks and of the gate before fork() belongs to this module.
 """
 
 cimport cython

@@ -1,9 +1,9 @@
-"""The cache before a store: what `_slab.pxd` does, where an entry may be one that the store does not have yet.
+"""The cache before a store: what `_slab.pxd` does, where the store may not have an entry yet.
 
-There are `capacity` places in the LRU list and `capacity + max_pending` slots. A clean victim gives its slot to the
-newcomer. An unsaved one leaves the list alone, as pending, stays in the table, and is linked back by the next
-use. Where that many wait already, the least recent clean entry goes instead; where there is none, every slot
-is unsaved, and a write has to wait.
+There are `capacity` places in the LRU list and `capacity + max_pending` slots. A clean victim gives its slot
+to the newcomer. An unsaved one leaves the list alone, as pending, stays in the table, and is linked back by
+the next use. Where that many wait already, the least recent clean entry goes instead; where there is none,
+every slot is unsaved, and a write has to wait.
 
 A row that is not in memory comes from the caller: it says for each key what the store has, once it knows.
 Each function needs the lock of the cache, none allocates, fails half-way or runs Python code.
@@ -98,8 +98,8 @@ cdef inline void behind_touch(behind_t *behind, slot_t slot) noexcept nogil:
 
 
 cdef inline slot_t behind_oldest_clean(behind_t *behind) noexcept nogil:
-    """The least recent clean entry of the LRU list, or NIL. O(1) while nothing is acknowledged: the walk goes on
-    where the last one ended."""
+    """The least recent clean entry of the LRU list, or NIL. O(1) while nothing is acknowledged: the walk goes
+    on where the last one ended."""
     cdef uint64_t unsaved = behind.unsaved.count - behind.unsaved.pending - behind.unsaved.deleted
     cdef slot_t slot = behind.unsaved.cursor
     if unsaved == behind.slab.header.size:
@@ -170,7 +170,7 @@ cdef inline slot_t behind_take(behind_t *behind, bint place, rows_t *evicted) no
 
 
 cdef inline void behind_link(behind_t *behind, slot_t slot, rows_t *evicted) noexcept nogil:
-    """Put a slot that is in the table alone at the front of the LRU list, which has or gets a place for it."""
+    """Put a slot that is in the table alone at the front of the LRU list; it has or gets a place there."""
     cdef slot_t victim
     if behind.slab.header.size == behind.slab.header.capacity:
         victim = lru_least_recent(&behind.slab.lru)
@@ -222,7 +222,9 @@ cdef inline slot_t behind_insert(
 
 # ---- one row ---------------------------------------------------------------------------------------
 
-cdef inline outcome_t behind_stored(const behind_t *behind, const row_t *row, const char **value) noexcept nogil:
+cdef inline outcome_t behind_stored(
+    const behind_t *behind, const row_t *row, const char **value
+) noexcept nogil:
     """What a key that is not in memory has: the row that was loaded, the default, or nothing."""
     if row.stored == STORED_UNKNOWN:
         return OUTCOME_UNKNOWN
@@ -337,7 +339,9 @@ cdef inline outcome_t behind_edit(
     return OUTCOME_FOUND
 
 
-cdef inline outcome_t behind_delete(behind_t *behind, slot_t slot, const row_t *row, uint64_t now) noexcept nogil:
+cdef inline outcome_t behind_delete(
+    behind_t *behind, slot_t slot, const row_t *row, uint64_t now
+) noexcept nogil:
     """Delete a key; the value that it had is copied to `row.value`."""
     cdef const char *value = NULL
     cdef outcome_t outcome
@@ -382,7 +386,13 @@ cdef inline outcome_t behind_delete(behind_t *behind, slot_t slot, const row_t *
 # ---- writing behind --------------------------------------------------------------------------------
 
 cdef inline size_t behind_drain(
-    behind_t *behind, uint64_t until, size_t limit, slot_t *slots, uint64_t *since, uint8_t *deleted, rows_t *rows
+    behind_t *behind,
+    uint64_t until,
+    size_t limit,
+    slot_t *slots,
+    uint64_t *since,
+    uint8_t *deleted,
+    rows_t *rows,
 ) noexcept nogil:
     """Take what is to be written next, at most `limit` rows, for one batch: pending entries, then the oldest
     dirty ones, if they became dirty no later than `until`. How many. No other batch is under way."""
@@ -409,9 +419,11 @@ cdef inline size_t behind_drain(
     return count
 
 
-cdef inline void behind_settle(behind_t *behind, const slot_t *slots, size_t count, bint saved) noexcept nogil:
-    """The store has confirmed rows of a batch or, where not `saved`, refused them for good: then those that were
-    not written since leave memory."""
+cdef inline void behind_settle(
+    behind_t *behind, const slot_t *slots, size_t count, bint saved
+) noexcept nogil:
+    """The store has confirmed rows of a batch or, where not `saved`, refused them for good: then those that
+    were not written since leave memory."""
     cdef size_t row
     cdef slot_t slot
     cdef uint8_t *state

@@ -9,10 +9,10 @@ plain Python.
 
 cimport cython
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from slabcache._arena cimport KEY_SIZE_MAX, NIL, arena_destroy, header_t, shape_t, slot_t
 from slabcache._base cimport (
@@ -485,4 +485,3 @@ cdef class CacheCore(SlabBase):
         if surplus and sink is not NULL:
             self.report(keys[:surplus], values[:surplus])
         return surplus
-

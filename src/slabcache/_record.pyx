@@ -387,7 +387,8 @@ cdef class Schema:
         return self.number_position(name)
 
     def encode_fields(self, dict fields):
-        """`(chosen, data)`: a flag for each field of a structured value, and a packed value of which those count."""
+        """`(chosen, data)`: a flag for each field of a structured value, and a packed value of which those
+        count."""
         if not self.is_record:
             raise TypeError("update_fields needs a structured value; assign a scalar one")
         cdef bytes data = PyBytes_FromStringAndSize(NULL, self.size)

@@ -1,7 +1,8 @@
 """Batch kernels of a cache before a store: loops of the calls in `_behind.pxd`, without the GIL.
 
-A read stops at the first row that only the store knows; the caller loads what is missing and goes on from there.
-Changes are prepared first: the rows that are missing, and the room that they take; then they run in one go.
+A read stops at the first row that only the store knows; the caller loads what is missing and goes on from
+there. Changes are prepared first: the rows that are missing, and the room that they take; then they run in
+one go.
 Each function needs the lock of the cache. The views are passed by value, see `_kernels.pxd`.
 """
 
@@ -112,8 +113,8 @@ cdef inline size_t read_rows(
 cdef inline size_t through_read(
     behind_t behind, request_t request, size_t start, bint counted, bint moves
 ) noexcept nogil:
-    """`get` (counted, moves), `touch` (moves) or `peek` of the rows from `start` on; the first row that only the
-    store knows, or the number of rows."""
+    """`get` (counted, moves), `touch` (moves) or `peek` of the rows from `start` on; the first row that only
+    the store knows, or the number of rows."""
     if behind.slab.table.key_size == 16:
         behind.slab.table.key_size = 16
         return read_rows(behind, request, start, counted, moves)
@@ -213,8 +214,8 @@ cdef inline void through_put(
 cdef inline size_t through_edit(
     behind_t behind, request_t request, edit_t edit, column_t deltas, column_t results, uint64_t now
 ) noexcept nogil:
-    """Change a field of each row; the first row that would wrap, or the number of rows. All rows are known, and
-    there is room."""
+    """Change a field of each row; the first row that would wrap, or the number of rows. All rows are known,
+    and there is room."""
     cdef lookahead_t ahead
     cdef size_t row
     cdef row_t it
@@ -244,4 +245,6 @@ cdef inline void through_delete(behind_t behind, request_t request, uint64_t now
     for row in range(request.rows):
         lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, True)
         it = request_row(&request, &ahead, &behind, row, row)
-        request.found[row] = behind_delete(&behind, through_find(&ahead, &behind, row), &it, now) == OUTCOME_FOUND
+        request.found[row] = OUTCOME_FOUND == behind_delete(
+            &behind, through_find(&ahead, &behind, row), &it, now
+        )

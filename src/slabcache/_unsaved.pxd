@@ -12,15 +12,15 @@ The state is the byte after the value of a slot. The rest lies behind all slots,
                                +---------------  REDIRTIED
 
 So an acknowledgement cleans only what was not written since. A flag besides says where a slot is: in the LRU
-list, evicted from it (pending), or deleted (a tombstone, until the store has deleted its row too). All of them
-are in the table.
+list, evicted from it (pending), or deleted (a tombstone, until the store has deleted its row too). All of
+them are in the table.
 
 A value that is loaded must not replace a newer one. Each write has a number. A slot that was written and then
 leaves memory, its row stored, leaves the number of its last write at a place picked by its hash: a load
 that began before that number may have read what was there before the write, and is not taken.
 
-Invariant I6: slots that are not clean are on the dirty ring once, oldest first; pending ones that are in no batch
-on the pending ring too; pending <= max_pending. Each function needs the lock of the cache.
+Invariant I6: slots that are not clean are on the dirty ring once, oldest first; pending ones that are in no
+batch on the pending ring too; pending <= max_pending. Each function needs the lock of the cache.
 """
 
 from libc.stdint cimport uint8_t, uint64_t

@@ -1,15 +1,14 @@
 """The calls of a cache before a store, as far as they need not wait: for the store, or for room.
 
-Steps are those of `_core.pyx` and `_batch.pyx`. What must wait is told to the caller, `WriteBehindCache`, with nothing
-changed: a row is not in memory (MISSING), or all slots are unsaved (FULL). It waits, blocking or in an event
-loop, and asks again.
+Steps are those of `_core.pyx` and `_batch.pyx`. What must wait is told to the caller, `WriteBehindCache`,
+with nothing changed: a row is not in memory (MISSING), or all slots are unsaved (FULL). It waits, blocking or
+in an event loop, and asks again.
 """
 
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memset
 
 from slabcache._arena cimport CAPACITY_MAX, KEY_SIZE_MAX, NIL, shape_t, slot_t
 from slabcache._base cimport (
@@ -22,7 +21,7 @@ from slabcache._base cimport (
     scratch,
     scratch_data,
 )
-from slabcache._batch cimport column_of, is_single, packed_rows
+from slabcache._batch cimport column_of, packed_rows
 from slabcache._behind cimport (
     OUTCOME_ABSENT,
     OUTCOME_FOUND,
@@ -49,6 +48,7 @@ from slabcache._lookahead cimport column_t
 from slabcache._lru cimport lru_least_recent
 from slabcache._native cimport native_copy, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
+from slabcache._ring cimport ring_oldest
 from slabcache._slab cimport rows_t, slab_hash, slab_key
 from slabcache._table cimport table_find
 from slabcache._through cimport (
@@ -61,15 +61,14 @@ from slabcache._through cimport (
     through_room,
     through_see,
 )
-from slabcache._unsaved cimport SLEEP_NOT, behind_attach, behind_is_full, behind_t, unsaved_size
-from slabcache._ring cimport ring_oldest
+from slabcache._unsaved cimport behind_attach, behind_t, unsaved_size
 
 import os
 
 import numpy as np
 
 from slabcache.errors import ClosedError
-from slabcache.rows import as_deltas, from_rows
+from slabcache.rows import from_rows
 
 cnp.import_array()
 
@@ -131,7 +130,8 @@ cdef class Request:
     def find_first(self):
         """Mark the rows that are the first of their key; how many there are."""
         packed = np.ascontiguousarray(self.keys).view(f"V{cnp.PyArray_ITEMSIZE(self.keys)}").tolist()
-        numbers = list({key: row for row, key in zip(range(len(packed) - 1, -1, -1), reversed(packed))}.values())
+        backwards = zip(range(len(packed) - 1, -1, -1), reversed(packed))
+        numbers = list({key: row for row, key in backwards}.values())
         first = np.zeros(len(packed), np.uint8)
         first[numbers] = 1
         self.first = first
@@ -181,7 +181,8 @@ cdef class WriteBehindCore(SlabBase):
     cdef int writable(self) except -1:
         if self.forks != forks:
             raise RuntimeError(
-                "a forked child may read a WriteBehindCache, but not write to it: only its parent writes to the store"
+                "a forked child may read a WriteBehindCache, but not write to it: "
+                "only its parent writes to the store"
             )
         return self.usable()
 
@@ -380,8 +381,8 @@ cdef class WriteBehindCore(SlabBase):
         return done == view.rows
 
     def _missing(self, Request request not None):
-        """`(rows, keys, since)`: the numbers of the rows that only the store knows, their packed keys, and the number
-        of the last write."""
+        """`(rows, keys, since)`: the numbers of the rows that only the store knows, their packed keys, and
+        the number of the last write."""
         cdef cnp.ndarray missing
         cdef cnp.npy_intp room = len(request)
         cdef request_t view
@@ -403,9 +404,11 @@ cdef class WriteBehindCore(SlabBase):
 
     # ---- many keys: changing ---------------------------------------------------------------------------
 
-    def _put(self, cnp.ndarray keys not None, cnp.ndarray values not None, Request request, bint return_evicted):
-        """Write packed rows. How many were evicted, or they themselves; None, and nothing changed, when there is no
-        room. `request` knows the first row of each key, or is None while that does not matter."""
+    def _put(
+        self, cnp.ndarray keys not None, cnp.ndarray values not None, Request request, bint return_evicted
+    ):
+        """Write packed rows. How many were evicted, or they themselves; None, and nothing changed, when there
+        is no room. `request` knows the first row of each key, or is None while that does not matter."""
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(keys, 0)
         cdef column_t key_column, value_column
         cdef cnp.ndarray evicted_keys = None, evicted_values = None
@@ -478,7 +481,6 @@ cdef class WriteBehindCore(SlabBase):
         cdef request_t view
         cdef row_t row
         cdef int status
-        cdef const char *key
         self.writable()
         edit.fields = schema.fields
         edit.delta = NULL
@@ -498,7 +500,8 @@ cdef class WriteBehindCore(SlabBase):
         return status
 
     def _set_default(self, Request request not None, bytes value):
-        """Read one row or, where it is absent, write `value` unless that is None; the status. It counts as a look-up."""
+        """Read one row or, where it is absent, write `value` unless that is None; the status. It counts as a
+        look-up."""
         cdef int64_t missing
         cdef request_t view
         cdef row_t row
@@ -548,13 +551,12 @@ cdef class WriteBehindCore(SlabBase):
         return status
 
     def _delete_least_recent(self):
-        """`(status, key, value)` of the least recent entry in memory, deleted; None when there is none."""
+        """`(key, value)` of the least recent entry in memory, deleted; None when there is none."""
         cdef Schema schema = self._value_schema
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
         cdef row_t row
         cdef slot_t slot
-        cdef outcome_t outcome = OUTCOME_FOUND
         self.writable()
         row.key = key_bytes
         row.value = PyBytes_AS_STRING(value)
@@ -620,7 +622,7 @@ cdef class WriteBehindCore(SlabBase):
         self.leave(state)
 
     def _sleep(self, uint64_t sleep):
-        """The flusher is about to wait for what `sleep` says. `(unsaved, pending, since when the oldest is)`."""
+        """The flusher is about to wait for what `sleep` says. What `_unsaved` returns."""
         lock_acquire(&self.lock)
         self.behind.unsaved.sleep = sleep
         self.behind.unsaved.bell = False
@@ -628,7 +630,8 @@ cdef class WriteBehindCore(SlabBase):
         return self._unsaved()
 
     def _unsaved(self):
-        """`(unsaved, pending, deleted, since)`: counts, and when the oldest became dirty, monotonic nanoseconds."""
+        """`(unsaved, pending, deleted, since)`: counts, and when the oldest became dirty, in monotonic
+        nanoseconds."""
         cdef uint64_t count, pending, deleted, since = 0
         cdef slot_t oldest
         self.ready()

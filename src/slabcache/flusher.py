@@ -198,8 +198,8 @@ class Flusher:
         return True
 
     def _sleep(self, cache: WriteBehindCache) -> float | None:
-        """Seconds until something is due, None while nothing is unsaved. The cache is told, and looked at once more
-        after that: what came in before rings no bell."""
+        """Seconds until something is due, None while nothing is unsaved. The cache is told, and looked at
+        once more after that: what came in before rings no bell."""
         idle = cache._unsaved()[0] == 0
         unsaved, pending, _, since = cache._sleep(SLEEP_IDLE if idle else SLEEP_UNTIL_DUE)
         if unsaved == 0:

@@ -1,4 +1,4 @@
-"""Loads from a store, so that concurrent misses of one key load it once, and those of several load together."""
+"""Loads from a store: concurrent misses of one key load it once, and those of several load together."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Loader:
         flags = np.asarray(found)
         if len(rows) != count or flags.shape != (count,) or flags.dtype != np.bool_:
             raise RuntimeError(
-                f"{type(self._store).__name__}.load_many: {count} keys need {count} values and {count} bools, "
-                f"not {len(rows)} and {flags.dtype} of shape {flags.shape}"
+                f"{type(self._store).__name__}.load_many: {count} keys need {count} values and {count} "
+                f"bools, not {len(rows)} and {flags.dtype} of shape {flags.shape}"
             )
         return rows, flags

@@ -1,7 +1,7 @@
 """`WriteBehindCache`: a cache in front of a store, read through and written behind.
 
-Calls that have to wait are generators: they yield what they wait for, a load or room, and go on once it is there.
-The calls of this file wait for it by blocking, those of `aio.py` in an event loop.
+Calls that have to wait are generators: they yield what they wait for, a load or room, and go on once it is
+there. The calls of this file wait for it by blocking, those of `aio.py` in an event loop.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Steps = Generator[Need, None, Result]
 class WriteBehindStats(NamedTuple):
     """The counts of `Stats`, and how the writing goes.
 
-    `hits` to `capacity` are those of the cache in memory; an entry that is linked back after its eviction counts as an
-    insertion. The others are about rows on their way to the store.
+    `hits` to `capacity` are those of the cache in memory; an entry that is linked back after its eviction
+    counts as an insertion. The others are about rows on their way to the store.
     """
 
     hits: int
@@ -72,10 +72,10 @@ class WriteBehindStats(NamedTuple):
 class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     """A typed LRU cache in front of a store: what is not in memory is loaded, what is written is saved later.
 
-    Reads see every write that was acknowledged, by any thread, stored or not. A write is acknowledged as soon as it
-    is in memory; a thread gives it to the store at most `flush_interval` seconds later, or soon after its eviction.
-    No acknowledged write leaves memory before the store has confirmed it. What a crash of the process loses is what
-    was written since the last `flush()` and is not in the store yet.
+    Reads see every write that was acknowledged, by any thread, stored or not. A write is acknowledged as soon
+    as it is in memory; a thread gives it to the store at most `flush_interval` seconds later, or soon after
+    its eviction. No acknowledged write leaves memory before the store has confirmed it. What a crash of the
+    process loses is what was written since the last `flush()` and is not in the store yet.
 
     Parameters
     ----------
@@ -88,20 +88,21 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     flush_rows
         Rows at most that the store gets in one call.
     max_pending
-        Evicted rows that may wait for the store; by default a quarter of the capacity. `capacity + max_pending`
-        different rows can be unsaved before a write waits.
+        Evicted rows that may wait for the store; by default a quarter of the capacity.
+        `capacity + max_pending` different rows can be unsaved before a write waits.
     backpressure_timeout
         Seconds that a write waits at most; by default as long as it takes.
     default
         The value of rows that the store does not have. Without one they are absent.
     on_rejected
-        Called as `on_rejected(keys, values, error)` with arrays of what the store refused for good, by the thread that
-        writes; deleted rows have a value that means nothing. By default such rows are logged as errors.
+        Called as `on_rejected(keys, values, error)` with arrays of what the store refused for good, by the
+        thread that writes; deleted rows have a value that means nothing. By default such rows are logged as
+        errors.
     exit_timeout
         Seconds that leaving the interpreter waits for rows to be saved, if the cache has not been closed.
 
-    Thread safety: as for `SlabCache`. After `fork()` the child may read, with what was in memory then; its writes raise
-    `RuntimeError`, and it writes nothing behind.
+    Thread safety: as for `SlabCache`. After `fork()` the child may read, with what was in memory then; its
+    writes raise `RuntimeError`, and it writes nothing behind.
 
     >>> import tempfile
     >>> from slabcache.stores import SQLiteStore
@@ -177,7 +178,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     # ---- one key ---------------------------------------------------------------------------------------
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, which is written as `default` first where there is none; counted as a look-up."""
+        """The value of `key`, written as `default` first where there is none; counted as a look-up."""
         return self._drive(self._setting_default(key, default))
 
     def update_fields(self, key: Any, /, **fields: Any) -> None:
@@ -196,7 +197,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         item = self._delete_least_recent()
         if item is None:
             raise KeyError("the cache is empty")
-        return item  # type: ignore[no-any-return]
+        return item
 
     def clear(self) -> None:
         """Delete all entries in memory, in the store too; what only the store has stays. O(size)."""
@@ -238,7 +239,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         return self._drive(self._deleting(keys))
 
     def increment_many(self, keys: Any, field: str | None = None, by: Any = 1) -> tuple[Array, Array]:
-        """Add to a numeric field of n entries, which are loaded where need be: as `SlabCache.increment_many`."""
+        """Add to a numeric field of n entries, loaded where need be: as `SlabCache.increment_many`."""
         return self._drive(self._incrementing(keys, field, by))
 
     # ---- the store -------------------------------------------------------------------------------------
@@ -305,7 +306,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def _no_room(self) -> BackpressureError:
         error = BackpressureError(
-            f"{self._unsaved()[0]} rows wait for the store, and there is no room for more; nothing was changed"
+            f"{self._unsaved()[0]} rows wait for the store, and there is no room for more; "
+            "nothing was changed"
         )
         error.__cause__ = self._flusher.last_error
         return error
@@ -425,14 +427,15 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         def attempt() -> int:
             nonlocal results, done
             status, results, done = self._increment(request, position, deltas)
-            return status  # type: ignore[no-any-return]
+            return status
 
         yield from self._changing(request, attempt)
         if done < len(request):
             raise OverflowError(
-                f"{schema.label(position)}: the sum in row {done} is out of range; the rows before it are done"
+                f"{schema.label(position)}: the sum in row {done} is out of range; "
+                "the rows before it are done"
             )
-        results = results.astype(schema.dtype[field] if schema.is_record else schema.dtype, copy=False)
+        results = results.astype(schema.dtype if field is None else schema.dtype[field], copy=False)
         shape = _shape(keys, request)
         return results.reshape(shape), request.found.reshape(shape)
 

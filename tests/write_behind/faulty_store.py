@@ -10,8 +10,8 @@ import numpy as np
 
 
 class FaultyStore:
-    """Rows in a dict. `failure`, if set, is raised by writes (`failing_loads` by loads); `gate` holds calls up while
-    it is closed; keys of `refused` are refused."""
+    """Rows in a dict. `failure`, if set, is raised by writes (`failing_loads` by loads); `gate` holds calls
+    up while it is closed; keys of `refused` are refused."""
 
     def __init__(self, key: Any = "u8", value: Any = "i8", rows: dict[Any, Any] | None = None) -> None:
         self.key_dtype = np.dtype(key)

@@ -1,4 +1,4 @@
-"""`WriteBehindCache` against a dict: what is read is what was written, and after a flush the store has it all."""
+"""`WriteBehindCache` against a dict: what is read was written, and after a flush the store has it all."""
 
 from __future__ import annotations
 

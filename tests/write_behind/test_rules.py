@@ -61,7 +61,7 @@ def test_a_default_is_created_clean_and_is_found() -> None:
 
 
 def test_peek_and_in_ask_the_store_and_keep_nothing() -> None:
-    store, cache = make(FaultyStore(rows={1: 10}))
+    _, cache = make(FaultyStore(rows={1: 10}))
     assert cache.peek(1) == 10
     assert 1 in cache
     assert cache.contains_many([1, 2]).tolist() == [True, False]
@@ -579,7 +579,9 @@ def test_a_forked_child_reads_and_writes_nothing() -> None:
         child = os.fork()
         if child == 0:
             assert cache[2] == 20 and cache[1] == 10
-            for write in (lambda: cache.__setitem__(3, 3), lambda: cache.put_many([3], [3]), lambda: cache.pop(1)):
+            for write in (
+                lambda: cache.__setitem__(3, 3), lambda: cache.put_many([3], [3]), lambda: cache.pop(1)
+            ):
                 try:
                     write()
                 except RuntimeError as error:

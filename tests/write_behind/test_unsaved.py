@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN, WriteBehindCore
 
 CAPACITY, MAX_PENDING = 4, 3
@@ -73,7 +74,7 @@ class Machine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 8))
     def drain(self, limit: int) -> None:
         rows = self.core._drain(NEVER, limit)
-        slots, since, deleted, keys, values = rows
+        slots, _, deleted, keys, values = rows
         assert len(slots) == min(limit, len(self.values))
         for key, value, gone in zip(keys.tolist(), values.tolist(), deleted.tolist(), strict=True):
             assert self.values[key] == (None if gone else value)
