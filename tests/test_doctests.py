@@ -24,6 +24,8 @@ MODULES = [
     ".prometheus",
     ".schema",
     ".stats",
+    ".stores.sqlite",
+    ".write_behind",
 ]
 PLAIN = ("keys", "values", "update", "reset_stats")  # shown by the examples of their neighbours
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -166,7 +166,8 @@ cdef inline size_t through_room(
 
 
 cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
-    """Copy what is in memory, so that rows of the batch may evict it before its own row runs."""
+    """All rows are known now, and stay so for the rest of the batch. What is in memory is copied, as rows may
+    evict it before its own row runs; what was loaded is not held against what they make forgotten."""
     cdef lookahead_t ahead
     cdef size_t row
     cdef slot_t slot
@@ -179,6 +180,7 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
                 column_row(request.values, row), slab_value(&behind.slab, slot), behind.slab.header.value_size
             )
             request.stored[row] = STORED_SEEN
+        request.since[row] = <uint64_t>-1
 
 
 cdef inline void put_rows(

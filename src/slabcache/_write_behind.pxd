@@ -1,6 +1,7 @@
 """Table of contents of `_write_behind.pyx`: the calls of `WriteBehindCache` that never wait."""
 
 cimport numpy as cnp
+from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t
 
 from slabcache._base cimport SlabBase
@@ -37,4 +38,6 @@ cdef class WriteBehindCore(SlabBase):
     cdef object attempt_increment(self, object key, object field, object by)
     cdef int usable(self) except -1
     cdef int writable(self) except -1
+    cdef int lock_for_write(self) except -1
+    cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL
     cdef int ring_bell(self) except -1

@@ -186,11 +186,27 @@ cdef class WriteBehindCore(SlabBase):
             )
         return self.usable()
 
+    cdef int lock_for_write(self) except -1:
+        """Lock for a scalar call. What was encoded before may have run code that has closed the cache."""
+        lock_acquire(&self.lock)
+        if self.closed:
+            lock_release(&self.lock)
+            self.usable()
+        return 0
+
+    cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL:
+        """Lock for a batch. It may have waited for the lock while the cache was closed."""
+        cdef PyThreadState *state = self.enter(rows)
+        if self.closed:
+            self.leave(state)
+            self.usable()
+        return state
+
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it."""
-        if self.slab.header is not NULL and self.behind.unsaved.bell:
+        if self.slab.header is not NULL and self.behind.unsaved.bell and self.forks == forks:
+            self._wake()        # first: an interrupt must not silence the bell
             self.behind.unsaved.bell = False
-            self._wake()
         return 0
 
     # ---- one key ---------------------------------------------------------------------------------------
@@ -226,6 +242,8 @@ cdef class WriteBehindCore(SlabBase):
             &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, counted, moves
         )
         release(self)
+        if self.behind.unsaved.bell:
+            self.ring_bell()
         if outcome == OUTCOME_UNKNOWN:
             return UNKNOWN
         if outcome == OUTCOME_ABSENT:
@@ -289,7 +307,7 @@ cdef class WriteBehindCore(SlabBase):
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = NULL
-        lock_acquire(&self.lock)
+        self.lock_for_write()
         row.hash = slab_hash(&self.slab, key_bytes)
         outcome = behind_put(
             &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, data, 0, NULL
@@ -330,7 +348,7 @@ cdef class WriteBehindCore(SlabBase):
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = self.default_data()
-        lock_acquire(&self.lock)
+        self.lock_for_write()
         row.hash = slab_hash(&self.slab, key_bytes)
         outcome = behind_edit(
             &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, 0
@@ -377,6 +395,7 @@ cdef class WriteBehindCore(SlabBase):
         state = self.enter(view.rows)
         done = through_read(self.behind, view, done, request.counted, request.moves)
         self.leave(state)
+        self.ring_bell()
         request.done = done
         return done == view.rows
 
@@ -428,7 +447,7 @@ cdef class WriteBehindCore(SlabBase):
             first = <const uint8_t *>cnp.PyArray_DATA(request.first)
         key_column = column_of(keys, self._key_schema.size, rows)
         value_column = column_of(values, self._value_schema.size, rows)
-        state = self.enter(rows)
+        state = self.enter_for_write(rows)
         free = self.slab.header.slot_count - self.behind.unsaved.count
         fits = free >= <uint64_t>rows or through_room(self.behind, key_column, rows, first) <= free
         if fits:
@@ -465,7 +484,7 @@ cdef class WriteBehindCore(SlabBase):
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
         view = request.view()
-        state = self.enter(rows)
+        state = self.enter_for_write(rows)
         status = prepare(&self.behind, &view, first, missing_data)
         if status == STATUS_DONE:
             done = through_edit(self.behind, view, edit, delta_column, result_column, native_now())
@@ -488,7 +507,7 @@ cdef class WriteBehindCore(SlabBase):
         edit.chosen = PyBytes_AS_STRING(chosen)
         edit.count = schema.count
         view = request.view()
-        lock_acquire(&self.lock)
+        self.lock_for_write()
         status = prepare(&self.behind, &view, NULL, &missing)
         if status == STATUS_DONE:
             row = only_row(&self.behind, &view)
@@ -510,7 +529,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef outcome_t outcome
         self.writable()
         view = request.view()
-        lock_acquire(&self.lock)
+        self.lock_for_write()
         status = prepare(&self.behind, &view, NULL, &missing)
         if status != STATUS_MISSING:
             row = only_row(&self.behind, &view)
@@ -542,7 +561,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef int status
         self.writable()
         view = request.view()
-        state = self.enter(rows)
+        state = self.enter_for_write(rows)
         status = prepare(&self.behind, &view, first, missing_data)
         if status == STATUS_DONE:
             through_delete(self.behind, view, native_now())
@@ -563,7 +582,7 @@ cdef class WriteBehindCore(SlabBase):
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = NULL
-        lock_acquire(&self.lock)
+        self.lock_for_write()
         slot = lru_least_recent(&self.slab.lru)
         if slot != NIL:
             native_copy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
@@ -660,9 +679,15 @@ cdef class WriteBehindCore(SlabBase):
 
     def _close(self):
         """From now on all calls are refused; whether they were not before."""
+        lock_acquire(&self.lock)
         was = self.closed
         self.closed = True
+        lock_release(&self.lock)
         return not was
+
+    def _reopen(self):
+        """It could not be closed."""
+        self.closed = False
 
     @property
     def closed(self):

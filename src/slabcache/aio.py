@@ -96,15 +96,16 @@ async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
     """Run a call, waiting in the event loop."""
     try:
         while True:
-            need = next(steps)
+            try:
+                need = next(steps)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
             if isinstance(need, Room):
                 if not await _room(cache, need):
                     raise cache._no_room()
             else:
                 for flight in need:
                     await _arrival(cache, flight)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
     finally:
         steps.close()
 

@@ -78,6 +78,7 @@ class Flusher:
         on_rejected: OnRejected | None,
     ) -> None:
         self._cache = weakref.ref(cache, lambda _: self._awake.set())
+        self._held: WriteBehindCache | None = None
         self._store = store
         self._interval = int(flush_interval * 1e9)  # nanoseconds
         self._rows = flush_rows
@@ -99,11 +100,14 @@ class Flusher:
 
     # ---- for the cache ---------------------------------------------------------------------------------
 
-    def wake(self) -> None:
+    def wake(self, cache: WriteBehindCache) -> None:
+        """There is something to write: the cache is kept until it is written."""
+        self._held = cache
         self._awake.set()
 
     def flush(self, cache: WriteBehindCache, deadline: float | None) -> None:
         """Return when all that was written before the call is in the store; TimeoutError at the deadline."""
+        self._refuse_to_wait()
         until = time.monotonic_ns()
         with self.changed:
             self._until = max(self._until, until)
@@ -118,6 +122,7 @@ class Flusher:
 
     def wait_for_room(self, attempts: int, deadline: float | None) -> bool:
         """Return when an attempt after number `attempts` has freed room; False at the deadline."""
+        self._refuse_to_wait()
         with self.changed:
             self._hurry += 1
             self._awake.set()
@@ -134,6 +139,7 @@ class Flusher:
     def call_for_room(self, attempts: int, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back from some thread when an attempt after number `attempts` has freed room. What is returned
         is to be called when nobody waits any more."""
+        waiting = callback
         with self.changed:
             self._hurry += 1
             if self.attempts == attempts:
@@ -144,6 +150,8 @@ class Flusher:
         def leave() -> None:
             with self.changed:
                 self._hurry -= 1
+                if waiting in self._callbacks:
+                    self._callbacks.remove(waiting)
 
         callback()
         return leave
@@ -163,6 +171,14 @@ class Flusher:
         self._awake.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def _refuse_to_wait(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("on_rejected runs in the thread that writes behind: it cannot wait for it")
+
+    def forked(self) -> None:
+        """In the child: the thread is gone, and may have held the lock."""
+        self.changed = threading.Condition()
 
     def _is_saved(self, cache: WriteBehindCache, until: int) -> bool:
         """Whether what was written no later than `until` is in the store. Needs `changed`."""
@@ -203,7 +219,10 @@ class Flusher:
         idle = cache._unsaved()[0] == 0
         unsaved, pending, _, since = cache._sleep(SLEEP_IDLE if idle else SLEEP_UNTIL_DUE)
         if unsaved == 0:
-            return None if idle else 0
+            if idle:
+                self._held = None
+            # A write in between has rung before or will ring again.
+            return None if idle and cache._unsaved()[0] == 0 else 0
         if idle or pending or self._is_wanted(since):
             return 0
         return max(0, since + self._interval - time.monotonic_ns()) / 1e9
@@ -249,11 +268,11 @@ class Flusher:
         return True
 
     def _save(self, cache: WriteBehindCache, part: Rows) -> None:
-        keys = from_rows(cache._key_schema, part.keys)
+        keys = _read_only(from_rows(cache._key_schema, part.keys))
         if part.deleted[0]:
             self._store.delete_many(keys)
         else:
-            self._store.save_many(keys, from_rows(cache._value_schema, part.values))
+            self._store.save_many(keys, _read_only(from_rows(cache._value_schema, part.values)))
 
     def _settle(self, cache: WriteBehindCache, part: Rows, saved: bool = True) -> None:
         cache._settle(part.slots, saved)
@@ -279,7 +298,7 @@ class Flusher:
             return
         try:
             self._on_rejected(keys, values, error)
-        except Exception:
+        except BaseException:  # nothing may end the thread
             log.exception("on_rejected raised")
 
     def _fail(self, cache: WriteBehindCache, parts: list[Rows], error: BaseException) -> None:
@@ -292,7 +311,7 @@ class Flusher:
             self._failures += 1
             first = self._failures == 1
             self.counts.flush_errors += 1
-            self.last_error = error
+            self.last_error = error.with_traceback(None)  # whose frames would keep the cache alive
             self.changed.notify_all()
         if first:
             log.warning("%s fails; rows are kept and tried again: %r", self._name(), error)
@@ -303,6 +322,13 @@ class Flusher:
 
     def _name(self) -> str:
         return type(self._store).__name__
+
+
+def _read_only(rows: Array) -> Array:
+    """What a store gets is what it gets again, should it fail."""
+    view = rows.view()
+    view.flags.writeable = False
+    return view
 
 
 def _nothing() -> None:

@@ -113,8 +113,15 @@ class Loader:
             packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
             values, found = self._store.load_many(from_rows(self._key_schema, packed))
             flight.values, flight.found = self._checked(values, found, len(packed))
-        except BaseException as error:
+        except Exception as error:
             flight.error = error
+        except BaseException:  # an interrupt is for this thread; the others have only lost their load
+            flight.error = RuntimeError("the thread that carried out this load was interrupted; try again")
+            raise
+        finally:
+            self._land(flight)
+
+    def _land(self, flight: Flight) -> None:
         with self._changed:
             for key in flight.keys:
                 del self._places[key]

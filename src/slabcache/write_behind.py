@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import math
+import os
 import time
 import weakref
 from collections.abc import Generator, MutableMapping
@@ -143,7 +144,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self._exit_timeout = _seconds("exit_timeout", exit_timeout)
         rows = _count("flush_rows", flush_rows, 1)
         if max_pending is None:
-            max_pending = max(capacity // 4, 1) if isinstance(capacity, int) else 1
+            max_pending = max(int(capacity) // 4, 1) if hasattr(capacity, "__index__") else 1
         pending = _count("max_pending", max_pending, 0)
         super().__init__(capacity, pending, store.key_dtype, store.value_dtype, default)
         self.store = store
@@ -266,14 +267,19 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         """
         if self.closed:
             return
+        deadline = _deadline(timeout)
         if not self._forked:
-            self._flusher.flush(self, _deadline(timeout))
+            self._flusher.flush(self, deadline)
         if not self._close():
             return
-        _open_caches.pop(id(self), None)
         if self._forked:
             return
-        self._flusher.flush(self, None)  # writes that came in between
+        try:
+            self._flusher.flush(self, deadline)  # writes that came in between
+        except BaseException:
+            self._reopen()
+            raise
+        _open_caches.pop(id(self), None)
         self._flusher.stop()
         self._loader.close()
         self.store.close()
@@ -286,7 +292,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self.close()
 
     def _wake(self) -> None:
-        self._flusher.wake()
+        self._flusher.wake(self)
 
     # ---- how calls run ---------------------------------------------------------------------------------
 
@@ -294,13 +300,14 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         """Run a call, blocking while it waits."""
         try:
             while True:
-                need = next(steps)
+                try:
+                    need = next(steps)
+                except StopIteration as stop:
+                    return stop.value  # type: ignore[no-any-return]
                 if not isinstance(need, Room):
                     self._loader.wait(need)
                 elif not self._flusher.wait_for_room(*need):
                     raise self._no_room()
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
         finally:
             steps.close()
 
@@ -513,7 +520,7 @@ def _count(name: str, number: int, least: int) -> int:
 
 
 def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
+    return None if timeout is None else time.monotonic() + _seconds("timeout", timeout)
 
 
 def _shape(keys: Any, request: Request) -> tuple[int, ...]:
@@ -533,4 +540,12 @@ def _flush_at_exit() -> None:
             log.exception("leaving the interpreter: the cache could not be closed")
 
 
+def _after_fork_in_child() -> None:
+    for cache in list(_open_caches.values()):
+        cache._loader = Loader(cache.store, cache._key_schema, cache._value_schema)
+        cache._flusher.forked()
+
+
 atexit.register(_flush_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -85,7 +85,9 @@ def test_batches_that_run_without_the_gil() -> None:
     store, cache = make(FaultyStore(rows=rows), capacity=1000, max_pending=5000, default=0)
     keys = np.arange(3000)
     assert cache.get_many(keys)[0].tolist() == [key if key % 2 == 0 else 0 for key in range(3000)]
-    assert cache.increment_many(keys, by=1)[0].tolist() == [key + 1 if key % 2 == 0 else 1 for key in range(3000)]
+    assert cache.increment_many(keys, by=1)[0].tolist() == [
+        key + 1 if key % 2 == 0 else 1 for key in range(3000)
+    ]
     assert cache.delete_many(keys[:600]).all()
     cache.put_many(keys[300:900], keys[300:900] * 10)
     cache._check()
@@ -181,6 +183,9 @@ def test_a_failed_load_raises_to_all_who_waited_and_is_not_cached() -> None:
         for result in results:
             with pytest.raises(OSError, match="down"):
                 result.result()
+    store.failing_loads = StopIteration("not an answer")
+    with pytest.raises((StopIteration, RuntimeError)):
+        cache.get(1)
     store.failing_loads = None
     assert cache[1] == 10
     cache.close()
@@ -535,6 +540,58 @@ def test_many_threads_lose_nothing() -> None:
     cache._check()
     cache.close()
     assert store.rows == dict(enumerate(expected))
+
+
+def test_what_rows_of_a_batch_make_forgotten_is_not_held_against_the_others() -> None:
+    """Rows that were loaded stay known until the batch has run, whatever it evicts: with so many keys some share
+    a place in what is forgotten."""
+    _, cache = make(capacity=1, max_pending=5000, default=0)
+    keys = np.arange(2000)
+    for _ in range(3):
+        cache.increment_many(keys)
+        cache.flush()
+    assert cache.get_many(keys)[0].tolist() == [3] * len(keys)
+    cache.close()
+
+
+def test_a_write_is_not_lost_with_the_last_reference() -> None:
+    store, cache = make(flush_interval=0.0)
+    cache[1] = 10
+    del cache
+    store.saving.wait()
+    while store.rows != {1: 10}:
+        pass
+
+
+def test_entries_that_reads_evict_are_written_soon() -> None:
+    store, cache = make(FaultyStore(rows={key: key for key in range(10, 20)}), capacity=2)
+    cache.put_many([1, 2], [1, 2])
+    cache.get_many(range(10, 13))
+    store.saving.wait()
+    cache.close()
+    assert store.rows[1] == 1
+
+
+def test_on_rejected_may_use_the_cache_but_not_wait_for_its_own_thread() -> None:
+    answers: list[Any] = []
+
+    def mend(keys: Any, values: Any, error: BaseException) -> None:
+        cache[1] = 0
+        for wait in (cache.flush, cache.close):
+            try:
+                wait()
+            except RuntimeError as refused:
+                answers.append(str(refused))
+        raise SystemExit
+
+    store, cache = make(on_rejected=mend)
+    store.refused = {13}
+    cache[13] = 13
+    cache.flush()
+    cache.flush()
+    assert len(answers) == 2
+    assert store.rows == {1: 0}
+    cache.close()
 
 
 SCRIPT = """
