@@ -543,8 +543,8 @@ def test_many_threads_lose_nothing() -> None:
 
 
 def test_what_rows_of_a_batch_make_forgotten_is_not_held_against_the_others() -> None:
-    """Rows that were loaded stay known until the batch has run, whatever it evicts: with so many keys some share
-    a place in what is forgotten."""
+    """Rows that were loaded stay known until the batch has run, whatever it evicts. With so many keys, some
+    share a place in what is forgotten."""
     _, cache = make(capacity=1, max_pending=5000, default=0)
     keys = np.arange(2000)
     for _ in range(3):
