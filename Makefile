@@ -65,7 +65,8 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest slabcache._batch slabcache._core slabcache._record --ignore-missing-stub
+	$(BIN)/python -m mypy.stubtest slabcache._base slabcache._batch slabcache._core slabcache._record \
+		slabcache._write_behind --ignore-missing-stub
 
 coverage: $(VENV)/.dev
 	tools/coverage $(BIN)/python

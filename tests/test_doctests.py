@@ -13,7 +13,18 @@ import pytest
 import slabcache
 
 ROOT = Path(__file__).parent.parent
-MODULES = ["", "._batch", "._core", "._record", ".cache", ".schema", ".stats"]
+MODULES = [
+    "",
+    "._base",
+    "._batch",
+    "._core",
+    "._record",
+    ".cache",
+    ".mapping",
+    ".prometheus",
+    ".schema",
+    ".stats",
+]
 PLAIN = ("keys", "values", "update", "reset_stats")  # shown by the examples of their neighbours
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 

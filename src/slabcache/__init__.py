@@ -11,7 +11,18 @@ Record(seen=1001, mentions=1)
 
 from slabcache._record import Record
 from slabcache.cache import SlabCache
+from slabcache.errors import BackpressureError, ClosedError, RowsRejected
 from slabcache.stats import Stats
+from slabcache.write_behind import WriteBehindCache, WriteBehindStats
 
 __version__ = "0.1.0"
-__all__ = ["Record", "SlabCache", "Stats"]
+__all__ = [
+    "BackpressureError",
+    "ClosedError",
+    "Record",
+    "RowsRejected",
+    "SlabCache",
+    "Stats",
+    "WriteBehindCache",
+    "WriteBehindStats",
+]

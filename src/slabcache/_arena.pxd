@@ -3,6 +3,7 @@
     0         header_t   what the arena is, its secrets, counters and list heads
     320       bucket_t x bucket_count        (see _table.pxd)
     slots_at  slot x (slot_count + 1)        (see _slab.pxd); slot 0 is the sentinel of the LRU list
+    extra_at  what a cache before a store keeps (see _unsaved.pxd); nothing in others
 
 So the same bytes can be anonymous memory today, and a file or shared memory next. The system hands
 them out zeroed and lazily: a zeroed arena past its header is an empty cache, no page of it is touched
@@ -63,8 +64,10 @@ cdef struct header_t:
     uint32_t key_size           # bytes
     uint32_t value_size         # bytes
     uint32_t slot_stride        # bytes from slot to slot
+    uint32_t tail_size          # bytes of a slot after its value; not 0 in a cache before a store
     uint64_t bucket_count
     uint64_t slots_at           # bytes from the start of the arena to slot 0
+    uint64_t extra_at           # bytes from the start of the arena to what lies behind the slots
     uint64_t arena_size         # bytes
     slot_t capacity             # live entries at most
     slot_t slot_count           # slots that can hold an entry, numbered 1 to slot_count
@@ -77,37 +80,45 @@ cdef struct header_t:
     trail_t trail
 
 
-cdef inline uint64_t arena_stride(uint64_t key_size, uint64_t value_size) noexcept nogil:
-    """Bytes of a slot: links and hint, key, value, rounded up to 4."""
-    return (12 + key_size + value_size + 3) & ~<uint64_t>3
+cdef struct shape_t:            # what an arena is to have room for; the caller has checked all sizes
+    uint64_t capacity           # live entries at most
+    uint64_t spare              # slots beyond them
+    uint64_t key_size           # bytes
+    uint64_t value_size         # bytes
+    uint64_t tail_size          # bytes of a slot after its value
+    uint64_t extra_size         # bytes behind all slots
+
+
+cdef inline uint64_t arena_stride(const shape_t *shape) noexcept nogil:
+    """Bytes of a slot: links and hint, key, value, tail, rounded up to 4."""
+    return (12 + shape.key_size + shape.value_size + shape.tail_size + 3) & ~<uint64_t>3
 
 
 cdef inline uint64_t arena_bucket_count(uint64_t slot_count) noexcept nogil:
     return slot_count * CELLS_NUMERATOR / (CELLS_DENOMINATOR * BUCKET_CELLS) + 1
 
 
-cdef inline uint64_t arena_size(
-    uint64_t slot_count, uint64_t key_size, uint64_t value_size
-) noexcept nogil:
+cdef inline uint64_t arena_extra_at(const shape_t *shape) noexcept nogil:
+    """Bytes up to the end of the slots, in whole cache lines."""
+    cdef uint64_t slot_count = shape.capacity + shape.spare
+    cdef uint64_t buckets = arena_bucket_count(slot_count) * BUCKET_SIZE
+    cdef uint64_t slots = (slot_count + 1) * arena_stride(shape)
+    return (ARENA_HEADER_SIZE + buckets + slots + 63) & ~<uint64_t>63
+
+
+cdef inline uint64_t arena_size(const shape_t *shape) noexcept nogil:
     """Bytes of a whole arena, in whole pages.
 
-    With slot_count <= CAPACITY_MAX, key_size <= 255 and value_size <= 65,535 no term passes 2**49.
+    With capacity + spare <= CAPACITY_MAX, key_size <= 255, value_size <= 65,535 and an extra of less than
+    2**48 bytes no term passes 2**50.
     """
     cdef uint64_t page = native_page_size()
-    cdef uint64_t buckets = arena_bucket_count(slot_count) * BUCKET_SIZE
-    cdef uint64_t slots = (slot_count + 1) * arena_stride(key_size, value_size)
-    return (ARENA_HEADER_SIZE + buckets + slots + page - 1) / page * page
+    return (arena_extra_at(shape) + shape.extra_size + page - 1) / page * page
 
 
-cdef inline header_t *arena_create(
-    uint64_t capacity, uint64_t key_size, uint64_t value_size, const seed_t *seed
-) noexcept nogil:
-    """A new arena of an empty cache, or NULL when that much memory cannot be had.
-
-    The caller has checked the sizes.
-    """
-    cdef uint64_t slot_count = capacity
-    cdef uint64_t size = arena_size(slot_count, key_size, value_size)
+cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noexcept nogil:
+    """A new arena of an empty cache, or NULL when that much memory cannot be had."""
+    cdef uint64_t size = arena_size(shape)
     cdef header_t *header
     if size > <uint64_t>(<size_t>-1) / 2:
         return NULL             # a 32-bit machine
@@ -116,14 +127,16 @@ cdef inline header_t *arena_create(
         return NULL
     header.magic = ARENA_MAGIC
     header.layout = ARENA_LAYOUT
-    header.key_size = <uint32_t>key_size
-    header.value_size = <uint32_t>value_size
-    header.slot_stride = <uint32_t>arena_stride(key_size, value_size)
-    header.bucket_count = arena_bucket_count(slot_count)
+    header.key_size = <uint32_t>shape.key_size
+    header.value_size = <uint32_t>shape.value_size
+    header.slot_stride = <uint32_t>arena_stride(shape)
+    header.tail_size = <uint32_t>shape.tail_size
+    header.slot_count = <slot_t>(shape.capacity + shape.spare)
+    header.bucket_count = arena_bucket_count(header.slot_count)
     header.slots_at = ARENA_HEADER_SIZE + header.bucket_count * BUCKET_SIZE
+    header.extra_at = arena_extra_at(shape)
     header.arena_size = size
-    header.capacity = <slot_t>capacity
-    header.slot_count = <slot_t>slot_count
+    header.capacity = <slot_t>shape.capacity
     header.seed = seed[0]
     return header
 

@@ -1,11 +1,17 @@
 """Table of contents of `_batch.pyx`."""
 
+cimport numpy as cnp
 from libc.stdint cimport uint64_t
 
 from slabcache._core cimport CacheCore
 from slabcache._lookahead cimport column_t
 from slabcache._record cimport Schema
 from slabcache._slab cimport rows_t
+
+
+cdef column_t column_of(cnp.ndarray rows, Py_ssize_t size, cnp.npy_intp count) except *
+cdef object packed_rows(Schema schema, object source)
+cdef bint is_single(object keys)
 
 
 cdef class BatchCore(CacheCore):

@@ -9,7 +9,8 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint8_t, uint64_t
 
-from slabcache._core cimport CacheCore, empty_rows
+from slabcache._base cimport empty_rows
+from slabcache._core cimport CacheCore
 from slabcache._field cimport delta_t, field_t
 from slabcache._kernels cimport (
     batch_contains,
@@ -40,7 +41,18 @@ cdef column_t column_of(cnp.ndarray rows, Py_ssize_t size, cnp.npy_intp count) e
     return column
 
 
-cdef inline bint is_single(object keys):
+cdef object packed_rows(Schema schema, object source):
+    """`source` as packed rows: itself where it is an array of them already."""
+    cdef cnp.ndarray rows
+    if cnp.PyArray_CheckExact(source):
+        rows = <cnp.ndarray>source
+        if cnp.PyArray_NDIM(rows) == 1:
+            if <PyObject *>cnp.PyArray_DESCR(rows) == <PyObject *>schema.packed:
+                return source
+    return as_rows(schema, source)
+
+
+cdef bint is_single(object keys):
     """Whether `keys` is zero-dimensional: results then are too, as numpy's are."""
     return isinstance(keys, (np.ndarray, np.generic)) and keys.ndim == 0
 
@@ -51,15 +63,8 @@ cdef class BatchCore(CacheCore):
     # ---- reading ---------------------------------------------------------------------------------------
 
     cdef object rows_of(self, Schema schema, object source):
-        """`source` as packed rows: itself where it is an array of them already."""
-        cdef cnp.ndarray rows
         self.ready()
-        if cnp.PyArray_CheckExact(source):
-            rows = <cnp.ndarray>source
-            if cnp.PyArray_NDIM(rows) == 1:
-                if <PyObject *>cnp.PyArray_DESCR(rows) == <PyObject *>schema.packed:
-                    return source
-        return as_rows(schema, source)
+        return packed_rows(schema, source)
 
     cdef object read_many(self, object keys, object out, bint counted):
         cdef Schema schema = self._value_schema

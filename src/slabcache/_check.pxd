@@ -1,14 +1,26 @@
-"""The invariant walker: I1 to I5 of the design over a whole arena. O(capacity), allocates nothing.
+"""The invariant walker: I1 to I6 of the design over a whole arena. O(capacity), allocates nothing.
 
 Debug builds call it after each change of a small cache; `SlabCache._check` does so on demand.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._arena cimport ARENA_LAYOUT, ARENA_MAGIC, BUCKET_CELLS, NIL, header_t, slot_t
 from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
+from slabcache._ring cimport ring_next, ring_oldest, ring_place, ring_t
 from slabcache._slab cimport slab_find, slab_hash, slab_key, slab_t
 from slabcache._table cimport bucket_t, table_home, table_next
+from slabcache._unsaved cimport (
+    STATE_CLEAN,
+    STATE_DELETED,
+    STATE_EVICTED,
+    STATE_FREE,
+    STATE_MASK,
+    behind_attach,
+    behind_waits,
+    behind_state,
+    behind_t,
+)
 
 
 cdef enum check_t:
@@ -22,6 +34,7 @@ cdef enum check_t:
     CHECK_FREE                  # I3: live and free slots are not all slots, or one is both
     CHECK_COUNTERS              # I5
     CHECK_HINT                  # a hint names no slot that was ever used
+    CHECK_UNSAVED               # I6: states, rings and counts of unsaved entries do not agree
 
 
 cdef inline uint64_t path_length(const slab_t *slab, slot_t slot) noexcept nogil:
@@ -61,7 +74,7 @@ cdef inline check_t check_list(const slab_t *slab, uint64_t *passed, slot_t *cul
     return CHECK_OK if visited == header.size else CHECK_FORWARD
 
 
-cdef inline check_t check_table(const slab_t *slab, uint64_t passed) noexcept nogil:
+cdef inline check_t check_table(const slab_t *slab, uint64_t passed, uint64_t off_list) noexcept nogil:
     """The rest of I1: nothing else in the table, overflow counters right in sum."""
     cdef uint64_t index, filled = 0, overflow = 0
     cdef int cell
@@ -69,12 +82,12 @@ cdef inline check_t check_table(const slab_t *slab, uint64_t passed) noexcept no
         for cell in range(BUCKET_CELLS):
             filled += slab.table.buckets[index].tags[cell] != 0
         overflow += slab.table.buckets[index].overflow
-    if filled != slab.header.size:
+    if filled != slab.header.size + off_list:
         return CHECK_TABLE_EXTRA
     return CHECK_OK if overflow == passed else CHECK_OVERFLOW
 
 
-cdef inline check_t check_free(const slab_t *slab, slot_t *culprit) noexcept nogil:
+cdef inline check_t check_free(const slab_t *slab, uint64_t off_list, slot_t *culprit) noexcept nogil:
     """I3: a recycled slot that were live too would be found from the key it still holds."""
     cdef header_t *header = slab.header
     cdef slot_t slot = header.free_head
@@ -85,7 +98,7 @@ cdef inline check_t check_free(const slab_t *slab, slot_t *culprit) noexcept nog
             return CHECK_FREE
         free += 1
         slot = lru_link(&slab.lru, slot).next
-    if free + header.size != header.fresh or header.fresh > header.slot_count:
+    if free + header.size + off_list != header.fresh or header.fresh > header.slot_count:
         return CHECK_FREE
     return CHECK_OK
 
@@ -104,10 +117,69 @@ cdef inline check_t check_trail(const slab_t *slab, slot_t *culprit) noexcept no
     return CHECK_OK
 
 
+cdef inline check_t check_ring(const behind_t *behind, const ring_t *ring, uint64_t length) noexcept nogil:
+    """I6: a ring has so many slots, forward and backward alike."""
+    cdef slot_t slot = ring_oldest(ring), older = NIL
+    cdef uint64_t visited = 0
+    while slot != NIL:
+        if slot > behind.slab.header.fresh or visited == length or ring_place(ring, slot).prev != older:
+            return CHECK_UNSAVED
+        visited += 1
+        older = slot
+        slot = ring_next(ring, slot)
+    return CHECK_OK if visited == length and ring_place(ring, NIL).prev == older else CHECK_UNSAVED
+
+
+cdef inline check_t check_behind(const behind_t *behind, uint64_t *passed, slot_t *culprit) noexcept nogil:
+    """I6, and I1 for the slots that are not on the LRU list."""
+    cdef uint64_t unsaved = 0, waiting = 0, pending = 0, deleted = 0, since = 0
+    cdef uint64_t number
+    cdef slot_t slot
+    cdef uint8_t state
+    for number in range(1, <uint64_t>behind.slab.header.fresh + 1):
+        slot = <slot_t>number
+        culprit[0] = slot
+        state = behind_state(behind, slot)[0]
+        if state & STATE_FREE:
+            continue
+        unsaved += state & STATE_MASK != STATE_CLEAN
+        pending += state & STATE_EVICTED != 0
+        waiting += state & STATE_EVICTED != 0 and behind_waits(behind, slot)
+        deleted += state & STATE_DELETED != 0
+        if state & (STATE_EVICTED | STATE_DELETED):
+            if state & STATE_MASK == STATE_CLEAN or (state & STATE_EVICTED and state & STATE_DELETED):
+                return CHECK_UNSAVED
+            if slab_find(&behind.slab, slab_key(&behind.slab, slot)) != slot:
+                return CHECK_LIVE_NOT_FOUND
+            passed[0] += path_length(&behind.slab, slot)
+    culprit[0] = NIL
+    if unsaved != behind.unsaved.count or pending != behind.unsaved.pending:
+        return CHECK_UNSAVED
+    if deleted != behind.unsaved.deleted or pending > behind.unsaved.max_pending:
+        return CHECK_UNSAVED
+    if check_ring(behind, &behind.dirty, unsaved) or check_ring(behind, &behind.pending, waiting):
+        return CHECK_UNSAVED
+    slot = ring_oldest(&behind.dirty)
+    while slot != NIL:
+        culprit[0] = slot
+        if behind_state(behind, slot)[0] & STATE_MASK == STATE_CLEAN or behind.marks[slot].since < since:
+            return CHECK_UNSAVED
+        since = behind.marks[slot].since
+        slot = ring_next(&behind.dirty, slot)
+    slot = ring_oldest(&behind.pending)
+    while slot != NIL:
+        culprit[0] = slot
+        if not behind_state(behind, slot)[0] & STATE_EVICTED or not behind_waits(behind, slot):
+            return CHECK_UNSAVED
+        slot = ring_next(&behind.pending, slot)
+    return CHECK_OK
+
+
 cdef inline check_t check_slab(const slab_t *slab, slot_t *culprit) noexcept nogil:
     """CHECK_OK, or the first broken invariant and the slot where it was seen. Needs the lock."""
     cdef header_t *header = slab.header
-    cdef uint64_t passed = 0, left
+    cdef uint64_t passed = 0, left, off_list = 0
+    cdef behind_t behind
     cdef check_t status
     culprit[0] = NIL
     if header.magic != ARENA_MAGIC or header.layout != ARENA_LAYOUT:
@@ -116,10 +188,14 @@ cdef inline check_t check_slab(const slab_t *slab, slot_t *culprit) noexcept nog
     if left != header.size or header.size > header.capacity:
         return CHECK_COUNTERS
     status = check_list(slab, &passed, culprit)
+    if status == CHECK_OK and header.tail_size:
+        behind_attach(&behind, header)
+        off_list = behind.unsaved.pending + behind.unsaved.deleted
+        status = check_behind(&behind, &passed, culprit)
     if status == CHECK_OK:
-        status = check_table(slab, passed)
+        status = check_table(slab, passed, off_list)
     if status == CHECK_OK:
-        status = check_free(slab, culprit)
+        status = check_free(slab, off_list, culprit)
     if status == CHECK_OK:
         status = check_trail(slab, culprit)
     return status

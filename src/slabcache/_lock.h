@@ -98,6 +98,7 @@ typedef struct lock_t {
 #else
     atomic_int held; /* a batch runs on the cache without the GIL */
     int waiting;     /* calls that wait for it to end; the GIL owns it */
+    void (*wait)(struct lock_t *lock); /* lock_wait of the module that made the lock and owns its state */
 #endif
     int listed; /* below */
     struct lock_t *next, *previous; /* all locks of the process: the child of a fork resets them */
@@ -116,9 +117,16 @@ static PyMutex lock_list_mutex = {0}; /* owns the list; on GIL builds the GIL do
 #define lock_clear(lock) (atomic_store(&(lock)->held, 0), (lock)->waiting = 0)
 #endif
 
+#if !defined(Py_GIL_DISABLED)
+static inline void lock_wait(lock_t *lock);
+#endif
+
 static inline void lock_init(lock_t *lock)
 {
     lock_clear(lock);
+#if !defined(Py_GIL_DISABLED)
+    lock->wait = lock_wait;
+#endif
     lock_list_acquire();
     lock->previous = NULL;
     lock->next = lock_list;
@@ -170,7 +178,7 @@ static inline void lock_reset_all(void) /* in the child */
         lock_clear(lock); /* a thread that the child does not have may still be counted as waiting */
 }
 
-static void lock_wait(lock_t *lock)
+static inline void lock_wait(lock_t *lock)
 {
     lock->waiting += 1;
     while (atomic_load(&lock->held)) {
@@ -187,7 +195,7 @@ static void lock_wait(lock_t *lock)
 static inline void lock_acquire(lock_t *lock)
 {
     if (atomic_load_explicit(&lock->held, memory_order_acquire))
-        lock_wait(lock);
+        lock->wait(lock);
 }
 
 static inline void lock_release(lock_t *lock) { (void)lock; }

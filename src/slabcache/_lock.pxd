@@ -3,9 +3,10 @@
 Scalar calls:  lock_acquire, change the arena, lock_release: the GIL, where there is one, is kept.
 Batches:       batch_enter, let the GIL go, change the arena, batch_leave, take the GIL back.
 
-`CacheCore.enter` and `leave` do the latter, by hand, as small batches keep the GIL: Cython does not check
+`SlabBase.enter` and `leave` do the latter, by hand, as small batches keep the GIL: Cython does not check
 that what stands between them needs no GIL, so it must be calls of `nogil` functions alone. The state
-behind the header belongs to one extension module, `_core`; other modules use those two methods.
+behind the header belongs to one extension module, `_base`: others may acquire and release a lock for scalar
+calls, and have those two methods for batches.
 """
 
 cdef extern from "_lock.h" nogil:

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #if defined(_MSC_VER)
 #include <intrin.h>
@@ -211,6 +212,25 @@ static inline uint16_t native_to_half(double number)
         return sign | (uint16_t)nearbyint(ldexp(number, 24));
     (void)frexp(number, &exponent); /* 2**(exponent-1) <= number; a mantissa of 2048 carries likewise */
     return sign | (uint16_t)(((exponent + 13) << 10) + (int)nearbyint(ldexp(number, 11 - exponent)));
+}
+
+/* ---- time ------------------------------------------------------------------------------------- */
+
+static inline uint64_t native_now(void)
+/* Monotonic nanoseconds, as time.monotonic_ns() has them but for a few milliseconds: a write may not take
+   longer for its time stamp than for its work. */
+{
+#if defined(_WIN32)
+    return (uint64_t)GetTickCount64() * 1000000u;
+#else
+    struct timespec now;
+#if defined(CLOCK_MONOTONIC_COARSE)
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+#endif
 }
 
 /* ---- memory from the system ------------------------------------------------------------------ */

@@ -16,6 +16,7 @@ cdef extern from "_native.h" nogil:
     bint native_equal(const char *a, const char *b, size_t size)
     double native_from_half(uint16_t half)
     uint16_t native_to_half(double number)
+    uint64_t native_now()
     size_t native_page_size()
     void *native_map(size_t size)
     void native_unmap(void *memory, size_t size)

@@ -305,6 +305,12 @@ cdef class Schema:
         memset(target + length, 0, field.size - length)
         return 0
 
+    def decode_rows(self, object rows):
+        """The object that each row of a packed array stands for, as a list."""
+        cdef const char[::1] packed = np.ascontiguousarray(rows).view("u1").reshape(-1).view("i1")
+        cdef Py_ssize_t row, count = len(rows)
+        return [self.decode(&packed[row * self.size]) for row in range(count)]
+
     def encode_rows(self, list items):
         """A packed array of items that are each what a scalar call takes; O(items)."""
         cdef Py_ssize_t row
@@ -375,6 +381,26 @@ cdef class Schema:
             fields = self.names or "none: the value is a scalar"
             raise ValueError(f"there is no field {name!r}; the fields are {fields}")
         return position
+
+    def number_position_of(self, name):
+        """`number_position` for callers in Python."""
+        return self.number_position(name)
+
+    def encode_fields(self, dict fields):
+        """`(chosen, data)`: a flag for each field of a structured value, and a packed value of which those
+        count."""
+        if not self.is_record:
+            raise TypeError("update_fields needs a structured value; assign a scalar one")
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, self.size)
+        cdef bytes chosen = PyBytes_FromStringAndSize(NULL, self.count)
+        cdef Py_ssize_t position
+        memset(PyBytes_AS_STRING(data), 0, self.size)
+        memset(PyBytes_AS_STRING(chosen), 0, self.count)
+        for name, item in fields.items():
+            position = self.position_of(name)
+            self.encode_field(position, item, PyBytes_AS_STRING(data) + self.fields[position].offset)
+            PyBytes_AS_STRING(chosen)[position] = 1
+        return chosen, data
 
     cdef Py_ssize_t number_position(self, object name) except -1:
         """The position of a field that can be incremented; `name` is None for a scalar value."""

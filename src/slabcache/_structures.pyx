@@ -9,7 +9,16 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from slabcache._arena cimport BUCKET_CELLS, BUCKET_SIZE, NIL, arena_create, arena_destroy, slot_t, trail_t
+from slabcache._arena cimport (
+    BUCKET_CELLS,
+    BUCKET_SIZE,
+    NIL,
+    arena_create,
+    arena_destroy,
+    shape_t,
+    slot_t,
+    trail_t,
+)
 from slabcache._check cimport CHECK_OK, check_slab
 from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
 from slabcache._hash cimport hash_key, seed_t
@@ -139,7 +148,8 @@ cdef class Slab:
     def __cinit__(self, uint64_t capacity, uint64_t key_size, uint64_t value_size, words=(1, 2, 3, 4)):
         for index in range(4):
             self.seed.words[index] = words[index]
-        header = arena_create(capacity, key_size, value_size, &self.seed)
+        cdef shape_t shape = shape_t(capacity, 0, key_size, value_size, 0, 0)
+        header = arena_create(&shape, &self.seed)
         if header is NULL:
             raise MemoryError()
         slab_attach(&self.slab, header)

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import (
-    Callable,
-    ItemsView,
-    Iterable,
-    Iterator,
-    KeysView,
-    Mapping,
-    MutableMapping,
-    ValuesView,
-)
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, MutableMapping
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from slabcache._batch import BatchCore
-from slabcache.stats import Stats
+from slabcache.mapping import SlabMapping
 
 __all__ = ["SlabCache"]
 
 Array = np.ndarray[Any, Any]
 
 
-if TYPE_CHECKING:
-    # Type checkers do not know of `register`, at the end of this file.
-    class _Mapping(BatchCore, MutableMapping[Any, Any]):
-        pass
-else:
-    _Mapping = BatchCore
-
-
-class SlabCache(_Mapping):
+class SlabCache(BatchCore, SlabMapping):
     """A typed LRU cache whose entries the garbage collector never sees.
 
     Keys and values are fixed-size records in one arena; the entry used longest ago is evicted when a new
@@ -76,7 +59,6 @@ class SlabCache(_Mapping):
     """
 
     __slots__ = ()
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -87,106 +69,6 @@ class SlabCache(_Mapping):
         on_evict: Callable[[Array, Array], object] | None = None,
     ) -> None:
         super().__init__(capacity, key, value, on_evict)
-
-    # ---- what it is ----------------------------------------------------------------------------------
-
-    @property
-    def capacity(self) -> int:
-        """Entries at most."""
-        return self.stats().capacity
-
-    @property
-    def key_dtype(self) -> np.dtype[Any]:
-        """The dtype of keys, as given."""
-        return self._key_schema.dtype
-
-    @property
-    def value_dtype(self) -> np.dtype[Any]:
-        """The dtype of values, as given."""
-        return self._value_schema.dtype
-
-    def stats(self) -> Stats:
-        """Counts since construction or `reset_stats()`, and the size. O(1).
-
-        >>> cache = SlabCache(2, key="u8", value="i4")
-        >>> cache[1] = 10
-        >>> cache.get(1), cache.get(2)
-        (10, None)
-        >>> cache.stats().hit_ratio
-        0.5
-        """
-        return Stats(*self._stats())
-
-    def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} of {len(self)}/{self.capacity} entries, "
-            f"key {self.key_dtype}, value {self.value_dtype}>"
-        )
-
-    # ---- mapping ---------------------------------------------------------------------------------------
-
-    def __iter__(self) -> Iterator[Any]:
-        """Keys from least to most recent. RuntimeError after a change of content or order."""
-        return self._iterate(backward=False, with_key=True, with_value=False)
-
-    def __reversed__(self) -> Iterator[Any]:
-        return self._iterate(backward=True, with_key=True, with_value=False)
-
-    def keys(self) -> SlabKeys:
-        """A view of the keys, from least to most recent."""
-        return SlabKeys(self)
-
-    def values(self) -> SlabValues:
-        """A view of the values, from least to most recent."""
-        return SlabValues(self)
-
-    def items(self) -> SlabItems:
-        """A view of `(key, value)` pairs, from least to most recent.
-
-        >>> cache = SlabCache(4, key="u8", value="i4")
-        >>> cache.update({1: 10, 2: 20})
-        >>> list(cache.items()), list(reversed(cache.items()))
-        ([(1, 10), (2, 20)], [(2, 20), (1, 10)])
-        """
-        return SlabItems(self)
-
-    def update(self, other: Any = (), /) -> None:  # type: ignore[override]
-        """`cache[key] = value` for each item of a mapping or of an iterable of pairs. O(items).
-
-        Stops at the first item that raises; the items before it stay.
-        """
-        if other is self:
-            return
-        pairs: Iterable[Any] = other
-        if isinstance(other, Mapping):
-            pairs = other.items()
-        elif hasattr(other, "keys"):
-            pairs = ((key, other[key]) for key in other.keys())  # noqa: SIM118 - not a Mapping
-        for key, value in pairs:
-            self[key] = value
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the other mapping has the same keys with equal values, in any order. O(size)."""
-        if self is other:
-            return True
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        _, keys, values = self._export()
-        if len(other) != len(keys):
-            return False
-        if isinstance(other, SlabCache) and (self.key_dtype, self.value_dtype) == (
-            other.key_dtype,
-            other.value_dtype,
-        ):
-            theirs, found = other.peek_many(keys)
-            return bool(found.all()) and np.array_equal(values, theirs)
-        look_up = other.peek if isinstance(other, SlabCache) else other.get
-        absent = object()
-        frozen = SlabCache._from_rows(self.key_dtype, self.value_dtype, len(keys) or 1, keys, values)
-        try:
-            return all(_equal(value, look_up(key, absent)) for key, value in frozen.items())
-        except (TypeError, ValueError, OverflowError):  # a key that the other mapping cannot have
-            return False
 
     # ---- copies ----------------------------------------------------------------------------------------
 
@@ -232,55 +114,3 @@ class SlabCache(_Mapping):
 
 
 MutableMapping.register(SlabCache)
-
-
-def _equal(mine: Any, theirs: Any) -> bool:
-    if isinstance(mine, np.ndarray) or isinstance(theirs, np.ndarray):
-        return np.array_equal(mine, theirs)
-    return bool(mine == theirs)
-
-
-class SlabKeys(KeysView[Any]):
-    """Keys of a cache."""
-
-    __slots__ = ()
-    _mapping: SlabCache
-
-    def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._mapping)
-
-
-class SlabValues(ValuesView[Any]):
-    """Values of a cache; reading them neither counts nor changes the order."""
-
-    __slots__ = ()
-    _mapping: SlabCache
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._mapping._iterate(backward=False, with_key=False, with_value=True)
-
-    def __reversed__(self) -> Iterator[Any]:
-        return self._mapping._iterate(backward=True, with_key=False, with_value=True)
-
-    def __contains__(self, value: object) -> bool:
-        return any(_equal(mine, value) for mine in self)
-
-
-class SlabItems(ItemsView[Any, Any]):
-    """Pairs of a cache; reading them neither counts nor changes the order."""
-
-    __slots__ = ()
-    _mapping: SlabCache
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self._mapping._iterate(backward=False, with_key=True, with_value=True)
-
-    def __reversed__(self) -> Iterator[tuple[Any, Any]]:
-        return self._mapping._iterate(backward=True, with_key=True, with_value=True)
-
-    def __contains__(self, item: object) -> bool:
-        if not isinstance(item, tuple) or len(item) != 2:
-            return False
-        absent = object()
-        value = self._mapping.peek(item[0], absent)
-        return value is not absent and _equal(value, item[1])

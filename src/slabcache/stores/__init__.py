@@ -1,5 +1,6 @@
-"""Stores for `slabcache.WriteBehindCache`: `SQLiteStore`, `CassandraStore`, and `Store`, what any other is."""
+"""Stores for `slabcache.WriteBehindCache`: `SQLiteStore`, and `Store`, which any other class can be."""
 
 from slabcache.stores.base import Store
+from slabcache.stores.sqlite import SQLiteStore
 
-__all__ = ["Store"]
+__all__ = ["SQLiteStore", "Store"]

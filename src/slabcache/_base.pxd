@@ -1,0 +1,101 @@
+"""Table of contents of `_base.pyx`: an arena and its lock, and what all calls on them share."""
+
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.pystate cimport PyThreadState
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint64_t
+
+from slabcache._arena cimport counters_t, header_t, shape_t, slot_t
+from slabcache._check cimport CHECK_OK, check_slab
+from slabcache._hash cimport seed_t
+from slabcache._lock cimport lock_release, lock_t
+from slabcache._native cimport DEBUG
+from slabcache._record cimport Schema
+from slabcache._slab cimport slab_t
+
+
+cdef extern from "Python.h":
+    void Py_FatalError(const char *message)
+
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(
+        PyTypeObject *array_type, cnp.PyArray_Descr *dtype, int dimensions, cnp.npy_intp *shape,
+        cnp.npy_intp *strides, void *data, int flags, PyObject *parent
+    )
+
+
+cdef inline cnp.ndarray empty_rows(object dtype, cnp.npy_intp rows):
+    """A new array, whose memory is that of an array of bytes: for memory of its own, numpy looks through the
+    fields of a structured dtype for references each time, which takes longer than a small batch."""
+    cdef cnp.npy_intp size = rows * cnp.PyDataType_ELSIZE(<cnp.dtype>dtype)
+    cdef cnp.ndarray memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    cdef cnp.ndarray array
+    Py_INCREF(dtype)            # PyArray_NewFromDescr steals it
+    array = PyArray_NewFromDescr(
+        <PyTypeObject *>cnp.ndarray, <cnp.PyArray_Descr *>dtype, 1, &rows, NULL, cnp.PyArray_DATA(memory),
+        cnp.NPY_ARRAY_WRITEABLE, NULL
+    )
+    cnp.set_array_base(array, memory)
+    return array
+
+
+cdef enum:
+    SCRATCH_SIZE = 256          # bytes of a value that a scalar call keeps on the stack
+    BATCH_ROWS = 256            # from so many rows on a batch lets the GIL go
+    CHECKED_CAPACITY = 64       # debug builds check caches up to this size after each change
+
+
+cdef inline bytes scratch(Py_ssize_t size):
+    """Private memory for a value too large for the stack, or None."""
+    return None if size <= SCRATCH_SIZE else PyBytes_FromStringAndSize(NULL, size)
+
+
+cdef inline char *scratch_data(bytes large, char *small) noexcept:
+    return small if large is None else PyBytes_AS_STRING(large)
+
+
+cdef uint64_t checked_capacity(object capacity) except 0
+cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL
+
+
+cdef class Typed:
+    cdef readonly Schema _key_schema
+    cdef readonly Schema _value_schema
+
+
+cdef class SlabBase(Typed):
+    cdef slab_t slab            # the arena; owned; header is NULL until __init__ has run
+    cdef lock_t lock            # owns the arena and `base`
+    cdef seed_t seed            # of the arena and of those that resize puts in its place
+    cdef counters_t base        # counters at the last reset_stats
+    cdef object __weakref__
+
+    cdef int draw_seed(self) except -1
+    cdef int adopt(self, header_t *header, Schema key_schema, Schema value_schema) except -1
+    cdef int ready(self) except -1
+    cdef uint64_t object_size(self) noexcept
+    cdef uint64_t size(self) noexcept
+    # How batches lock, see _lock.pxd.
+    cdef PyThreadState *enter(self, uint64_t rows) noexcept
+    cdef void leave(self, PyThreadState *state) noexcept
+
+
+cdef class SlabIterator:
+    cdef SlabBase cache
+    cdef uint64_t version       # of the cache at the start
+    cdef slot_t slot            # to yield next; NIL at the end
+    cdef uint64_t left          # entries not yet yielded
+    cdef bint backward, with_key, with_value
+    cdef bint exhausted         # it has said so; changes are no error from then on
+
+
+cdef inline void release(SlabBase self) noexcept:
+    """Release the lock after a scalar call or a small batch."""
+    cdef slot_t culprit
+    if DEBUG and self.slab.header.capacity <= CHECKED_CAPACITY:
+        if check_slab(&self.slab, &culprit) != CHECK_OK:
+            Py_FatalError("slabcache: an invariant is broken")
+    lock_release(&self.lock)

@@ -1,0 +1,337 @@
+"""What every cache on an arena has: the lock, the size, iteration, statistics, copies of all that is in it.
+
+`_core.pyx` builds the cache of `SlabCache` on it, `_write_behind.pyx` the one before a store. The state of
+locks and of the gate before fork() belongs to this module.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.pystate cimport PyThreadState
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from slabcache._arena cimport (
+    CAPACITY_MAX,
+    KEY_SIZE_MAX,
+    NIL,
+    arena_create,
+    arena_destroy,
+    arena_size,
+    counters_t,
+    header_t,
+    shape_t,
+    slot_t,
+)
+from slabcache._check cimport CHECK_OK, check_slab, check_t
+from slabcache._hash cimport seed_t
+from slabcache._lock cimport (
+    batch_enter,
+    batch_leave,
+    gate_close,
+    gate_install,
+    gate_open,
+    lock_acquire,
+    lock_destroy,
+    lock_init,
+    lock_release,
+)
+from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
+from slabcache._record cimport Schema
+from slabcache._slab cimport rows_t, slab_attach, slab_export_all, slab_key, slab_value
+
+import os
+from operator import index as as_index
+
+from slabcache.rows import from_rows
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    PyThreadState *PyEval_SaveThread()
+    void PyEval_RestoreThread(PyThreadState *state)
+
+cdef tuple CHECKS = (           # in the order of check_t
+    "",
+    "the header is not that of an arena of this layout",
+    "I1/I4: a live slot is not found from its key",
+    "I1: the table does not hold the live slots alone",
+    "I1: the overflow counters do not add up",
+    "I2: the list does not visit each live slot once",
+    "I2: the list differs forward and backward",
+    "I3: live and free slots are not all slots",
+    "I5: the counters do not give the size",
+    "a hint names no slot",
+    "I6: states, rings and counts of unsaved entries do not agree",
+)
+
+
+cdef uint64_t checked_capacity(object capacity) except 0:
+    if isinstance(capacity, bool) or not hasattr(capacity, "__index__"):
+        raise TypeError(f"capacity must be an integer, not {type(capacity).__name__}")
+    number = as_index(capacity)
+    if not 1 <= number <= CAPACITY_MAX:
+        raise ValueError(f"capacity must be from 1 to {CAPACITY_MAX}, not {number}")
+    return number
+
+
+@cython.no_gc_clear
+cdef class Typed:
+    """What keys and values are. Methods rely on it for as long as the object can be reached, so the
+    collector, when it breaks a cycle through `on_evict`, must leave it alone.
+    """
+
+    def __cinit__(self):
+        self._key_schema = self._value_schema = Schema.__new__(Schema)
+
+
+cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL:
+    cdef header_t *header = arena_create(shape, seed)
+    if header is NULL:
+        raise MemoryError(
+            f"cannot reserve {arena_size(shape)} bytes for {shape.capacity + shape.spare} entries; "
+            "choose a smaller capacity"
+        )
+    return header
+
+
+cdef class SlabBase(Typed):
+    """An arena, and the lock that owns it."""
+
+    def __cinit__(self):
+        lock_init(&self.lock)
+
+    def __dealloc__(self):
+        lock_destroy(&self.lock)
+        arena_destroy(self.slab.header)
+
+    cdef int adopt(self, header_t *header, Schema key_schema, Schema value_schema) except -1:
+        """Become the owner of a new arena, once."""
+        if self.slab.header is not NULL:
+            arena_destroy(header)
+            raise RuntimeError("a cache cannot be initialised twice")
+        slab_attach(&self.slab, header)
+        self._key_schema = key_schema
+        self._value_schema = value_schema
+        return 0
+
+    cdef int draw_seed(self) except -1:
+        """Secret words from the system's randomness."""
+        cdef bytes secret = os.urandom(sizeof(self.seed))
+        if self.slab.header is NULL:
+            memcpy(&self.seed, PyBytes_AS_STRING(secret), sizeof(self.seed))
+        return 0
+
+    cdef int ready(self) except -1:
+        """Calls that encode a key are refused by its schema; the others ask here."""
+        if self.slab.header is NULL:
+            raise RuntimeError("the cache is not initialised: its __init__ has not run")
+        return 0
+
+    cdef uint64_t object_size(self) noexcept:
+        """Bytes of the object itself."""
+        return sizeof(SlabBase)
+
+    cdef uint64_t size(self) noexcept:
+        """Entries now; not `len(self)`, which a subclass may have changed."""
+        lock_acquire(&self.lock)
+        cdef uint64_t size = self.slab.header.size
+        lock_release(&self.lock)
+        return size
+
+    # ---- locking -------------------------------------------------------------------------------------
+
+    cdef PyThreadState *enter(self, uint64_t rows) noexcept:
+        """Lock for a batch; a large one lets the GIL go."""
+        if rows >= BATCH_ROWS and batch_enter(&self.lock):
+            return PyEval_SaveThread()
+        lock_acquire(&self.lock)
+        return NULL
+
+    cdef void leave(self, PyThreadState *state) noexcept:
+        if state is NULL:
+            release(self)
+        else:
+            batch_leave(&self.lock)     # first: at interpreter exit the next line does not return
+            PyEval_RestoreThread(state)
+
+    # ---- the cache as a whole --------------------------------------------------------------------------
+
+    def __len__(self):
+        self.ready()
+        return self.size()
+
+    def _export(self):
+        """`(capacity, keys, values)` at one moment: what copies and pickles keep."""
+        cdef cnp.ndarray keys, values
+        cdef Py_ssize_t room
+        cdef bint fits = False
+        cdef rows_t rows
+        cdef PyThreadState *state
+        cdef slot_t capacity
+        self.ready()
+        while not fits:         # arrays are made without the lock: meanwhile the cache may grow
+            room = self.size()
+            keys = empty_rows(self._key_schema.packed, room)
+            values = empty_rows(self._value_schema.packed, room)
+            rows = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+            state = self.enter(room)
+            capacity = self.slab.header.capacity
+            fits = <Py_ssize_t>self.slab.header.size <= room
+            if fits:
+                slab_export_all(&self.slab, &rows)
+            self.leave(state)
+        if <Py_ssize_t>rows.count < room:
+            keys = keys[:rows.count].copy()
+            values = values[:rows.count].copy()
+        return capacity, from_rows(self._key_schema, keys), from_rows(self._value_schema, values)
+
+    def snapshot(self):
+        """All entries as arrays `(keys, values)`, from least to most recent; a copy. O(size).
+
+        >>> from slabcache import SlabCache
+        >>> cache = SlabCache(10, key="u8", value="i4")
+        >>> cache.update({1: 10, 2: 20})
+        >>> cache.snapshot()
+        (array([1, 2], dtype=uint64), array([10, 20], dtype=int32))
+        """
+        return self._export()[1:]
+
+    def reset_stats(self):
+        """Set the counts of `stats()` to zero; the size stays. O(1)."""
+        self.ready()
+        lock_acquire(&self.lock)
+        self.base = self.slab.header.counters
+        lock_release(&self.lock)
+
+    def _stats(self):
+        """The numbers of `Stats`, read at one moment."""
+        cdef counters_t now, base
+        cdef slot_t size, capacity
+        self.ready()
+        lock_acquire(&self.lock)
+        now = self.slab.header.counters
+        base = self.base
+        size = self.slab.header.size
+        capacity = self.slab.header.capacity
+        lock_release(&self.lock)
+        return (
+            now.hits - base.hits,
+            now.misses - base.misses,
+            now.insertions - base.insertions,
+            now.updates - base.updates,
+            now.deletions - base.deletions,
+            now.evictions - base.evictions,
+            size,
+            capacity,
+        )
+
+    @property
+    def nbytes(self):
+        """Bytes that the cache has allocated; all at construction, touched only as it fills."""
+        self.ready()
+        lock_acquire(&self.lock)
+        cdef uint64_t size = self.slab.header.arena_size
+        lock_release(&self.lock)
+        return size + self.object_size()
+
+    @property
+    def bytes_per_entry(self):
+        """`nbytes / capacity`."""
+        self.ready()
+        lock_acquire(&self.lock)
+        cdef uint64_t size = self.slab.header.arena_size
+        cdef uint64_t capacity = self.slab.header.capacity
+        lock_release(&self.lock)
+        return (size + self.object_size()) / <double>capacity
+
+    def _check(self):
+        """Walk the arena and raise AssertionError, with its state, where an invariant is broken.
+
+        For tests and bug reports. O(capacity), without the GIL.
+        """
+        cdef slot_t culprit = NIL
+        cdef check_t status
+        cdef PyThreadState *state
+        cdef header_t header
+        self.ready()
+        state = self.enter(BATCH_ROWS)
+        status = check_slab(&self.slab, &culprit)
+        header = self.slab.header[0]
+        self.leave(state)
+        if status != CHECK_OK:
+            header.seed = seed_t([0, 0, 0, 0])      # secret
+            raise AssertionError(f"{CHECKS[status]} (slot {culprit}); {header}")
+
+    def _iterate(self, *, bint backward, bint with_key, bint with_value):
+        """An iterator over keys, values or both, from least to most recent or backward."""
+        return SlabIterator(self, backward, with_key, with_value)
+
+
+@cython.final
+cdef class SlabIterator:
+    """Walks the LRU list and notices any change of content or order."""
+
+    def __cinit__(self, SlabBase cache not None, bint backward, bint with_key, bint with_value):
+        cache.ready()
+        self.backward = backward
+        self.with_key = with_key
+        self.with_value = with_value
+        lock_acquire(&cache.lock)
+        self.version = cache.slab.header.version
+        self.left = cache.slab.header.size
+        self.slot = lru_most_recent(&cache.slab.lru) if backward else lru_least_recent(&cache.slab.lru)
+        lock_release(&cache.lock)
+        self.cache = cache
+
+    def __iter__(self):
+        return self
+
+    def __length_hint__(self):
+        return self.left
+
+    def __next__(self):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef SlabBase cache = self.cache
+        cdef Schema keys = cache._key_schema, values = cache._value_schema
+        cdef bytes large = scratch(values.size)
+        cdef char *data = scratch_data(large, small)
+        cdef slot_t slot
+        cdef bint valid
+        if self.exhausted:
+            raise StopIteration
+        lock_acquire(&cache.lock)
+        valid = self.version == cache.slab.header.version
+        slot = self.slot
+        if valid and slot != NIL:
+            memcpy(key_bytes, slab_key(&cache.slab, slot), keys.size)
+            memcpy(data, slab_value(&cache.slab, slot), values.size)
+            self.left -= 1
+            link = lru_link(&cache.slab.lru, slot)
+            self.slot = link.next if self.backward else link.prev
+        lock_release(&cache.lock)
+        if not valid:
+            raise RuntimeError("the cache changed during iteration; iterate over snapshot() instead")
+        if slot == NIL:
+            self.exhausted = True
+            raise StopIteration
+        if not self.with_value:
+            return keys.decode(key_bytes)
+        if not self.with_key:
+            return values.decode(data)
+        return keys.decode(key_bytes), values.decode(data)
+
+
+def _before_fork():
+    gate_close()
+
+
+def _after_fork_in_parent():
+    gate_open()
+
+
+if hasattr(os, "register_at_fork"):
+    if gate_install() != 0:
+        raise MemoryError("cannot install a handler for fork()")
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

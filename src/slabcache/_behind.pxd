@@ -1,0 +1,478 @@
+"""The cache before a store: what `_slab.pxd` does, where the store may not have an entry yet.
+
+There are `capacity` places in the LRU list and `capacity + max_pending` slots. A clean victim gives its slot
+to the newcomer. An unsaved one leaves the list alone, as pending, stays in the table, and is linked back by
+the next use. Where that many wait already, the least recent clean entry goes instead; where there is none,
+every slot is unsaved, and a write has to wait.
+
+A row that is not in memory comes from the caller: it says for each key what the store has, once it knows.
+Each function needs the lock of the cache, none allocates, fails half-way or runs Python code.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from slabcache._arena cimport NIL, slot_t
+from slabcache._field cimport delta_t, field_add, field_t
+from slabcache._lru cimport lru_least_recent, lru_link, lru_move_to_front, lru_push, lru_unlink
+from slabcache._native cimport native_copy, native_now
+from slabcache._ring cimport ring_append, ring_next, ring_oldest, ring_prepend, ring_unlink
+from slabcache._slab cimport (
+    rows_t,
+    slab_detach,
+    slab_evict,
+    slab_export,
+    slab_fill,
+    slab_free,
+    slab_hash,
+    slab_key,
+    slab_take_free,
+    slab_value,
+)
+from slabcache._table cimport table_erase, table_find, table_insert
+from slabcache._unsaved cimport (
+    SLEEP_UNTIL_DUE,
+    STATE_CLEAN,
+    STATE_DELETED,
+    STATE_DIRTY,
+    STATE_EVICTED,
+    STATE_FLUSHING,
+    STATE_FREE,
+    STATE_MASK,
+    STATE_REDIRTIED,
+    behind_forget,
+    behind_is_current,
+    behind_is_full,
+    behind_mark,
+    behind_state,
+    behind_t,
+    behind_waits,
+    behind_wake,
+)
+
+
+cdef enum outcome_t:
+    OUTCOME_FOUND
+    OUTCOME_ABSENT
+    OUTCOME_UNKNOWN             # only the store knows; nothing has happened
+    OUTCOME_FULL                # all slots are unsaved; nothing has happened
+    OUTCOME_WRAPS               # a sum does not fit its field; nothing has happened
+
+cdef enum stored_t:             # what is known of a key that is not in memory
+    STORED_UNKNOWN = 0
+    STORED_FOUND = 1
+    STORED_ABSENT = 2
+    STORED_SEEN = 3             # it was in memory a moment ago, under the same lock
+
+
+cdef struct row_t:              # one key, and what the store has for it
+    uint64_t hash
+    const char *key
+    char *value                 # room for one; what was loaded, in STORED_FOUND and STORED_SEEN
+    stored_t stored
+    uint64_t since              # number of the last write before the load began
+    const char *default         # of an absent row, or NULL
+
+
+cdef struct edit_t:             # what is done to a value in place
+    const field_t *fields
+    const delta_t *delta        # of fields[0]; NULL where fields are overwritten
+    const char *data            # a value, whose `chosen` fields are taken
+    const char *chosen          # one flag for each field
+    Py_ssize_t count            # fields
+
+
+# ---- making room -----------------------------------------------------------------------------------
+
+cdef inline void behind_leave_list(behind_t *behind, slot_t slot) noexcept nogil:
+    """Before a slot leaves its place in the LRU list: the cursor stays on the list."""
+    if behind.unsaved.cursor == slot:
+        behind.unsaved.cursor = lru_link(&behind.slab.lru, slot).prev
+
+
+cdef inline void behind_touch(behind_t *behind, slot_t slot) noexcept nogil:
+    """Make a slot of the LRU list the most recent."""
+    behind_leave_list(behind, slot)
+    if lru_move_to_front(&behind.slab.lru, slot):
+        behind.slab.header.version += 1
+
+
+cdef inline slot_t behind_oldest_clean(behind_t *behind) noexcept nogil:
+    """The least recent clean entry of the LRU list, or NIL. O(1) while nothing is acknowledged: the walk goes
+    on where the last one ended."""
+    cdef uint64_t unsaved = behind.unsaved.count - behind.unsaved.pending - behind.unsaved.deleted
+    cdef slot_t slot = behind.unsaved.cursor
+    if unsaved == behind.slab.header.size:
+        return NIL
+    if slot == NIL:
+        slot = lru_least_recent(&behind.slab.lru)
+    while behind_state(behind, slot)[0] & STATE_MASK:
+        slot = lru_link(&behind.slab.lru, slot).prev
+    behind.unsaved.cursor = slot
+    return slot
+
+
+cdef inline slot_t behind_evict(behind_t *behind, slot_t victim, rows_t *evicted) noexcept nogil:
+    """Evict a clean entry of the LRU list; its slot, detached."""
+    cdef uint64_t hash = slab_hash(&behind.slab, slab_key(&behind.slab, victim))
+    behind_forget(behind, hash, victim)
+    behind_leave_list(behind, victim)
+    if victim == lru_least_recent(&behind.slab.lru):
+        return slab_evict(&behind.slab, evicted, True)
+    if evicted is not NULL:
+        slab_export(&behind.slab, victim, evicted)
+    slab_detach(&behind.slab, hash, victim)
+    behind.slab.header.counters.evictions += 1
+    return victim
+
+
+cdef inline void behind_pend(behind_t *behind, slot_t victim, rows_t *evicted) noexcept nogil:
+    """Evict an unsaved entry of the LRU list: it is pending then."""
+    behind_leave_list(behind, victim)
+    lru_unlink(&behind.slab.lru, victim)
+    behind.slab.header.size -= 1
+    behind.slab.header.version += 1
+    behind.slab.header.counters.evictions += 1
+    if evicted is not NULL:
+        slab_export(&behind.slab, victim, evicted)
+    behind_state(behind, victim)[0] |= STATE_EVICTED
+    behind.unsaved.pending += 1
+    if behind_waits(behind, victim):
+        ring_append(&behind.pending, victim)
+        behind_wake(behind, SLEEP_UNTIL_DUE)
+
+
+cdef inline void behind_free(behind_t *behind, slot_t slot) noexcept nogil:
+    """Put a slot that is in no list, ring or table on the free chain."""
+    behind_state(behind, slot)[0] = STATE_FREE
+    slab_free(&behind.slab, slot)
+
+
+cdef inline bint behind_has_free(const behind_t *behind) noexcept nogil:
+    return behind.slab.header.free_head != NIL or behind.slab.header.fresh < behind.slab.header.slot_count
+
+
+cdef inline slot_t behind_take(behind_t *behind, bint place, rows_t *evicted) noexcept nogil:
+    """A slot in hand for a new entry, with `place` and a place in the LRU list for it. NIL, and nothing
+    changed, when all slots are unsaved."""
+    cdef slot_t victim
+    if place and behind.slab.header.size == behind.slab.header.capacity:
+        victim = lru_least_recent(&behind.slab.lru)
+        if behind_state(behind, victim)[0] & STATE_MASK == STATE_CLEAN:
+            return behind_evict(behind, victim, evicted)
+        if behind_has_free(behind) and behind.unsaved.pending < behind.unsaved.max_pending:
+            behind_pend(behind, victim, evicted)
+            return slab_take_free(&behind.slab)
+    elif behind_has_free(behind):
+        return slab_take_free(&behind.slab)
+    victim = behind_oldest_clean(behind)
+    return NIL if victim == NIL else behind_evict(behind, victim, evicted)
+
+
+cdef inline void behind_link(behind_t *behind, slot_t slot, rows_t *evicted) noexcept nogil:
+    """Put a slot that is in the table alone at the front of the LRU list; it has or gets a place there."""
+    cdef slot_t victim
+    if behind.slab.header.size == behind.slab.header.capacity:
+        victim = lru_least_recent(&behind.slab.lru)
+        if behind_state(behind, victim)[0] & STATE_MASK == STATE_CLEAN:
+            behind_free(behind, behind_evict(behind, victim, evicted))
+        else:
+            behind_pend(behind, victim, evicted)
+    lru_push(&behind.slab.lru, slot)
+    behind.slab.header.size += 1
+    behind.slab.header.version += 1
+    behind.slab.header.counters.insertions += 1
+
+
+cdef inline void behind_unpend(behind_t *behind, slot_t slot) noexcept nogil:
+    """A pending slot is no longer evicted."""
+    if behind_waits(behind, slot):
+        ring_unlink(&behind.pending, slot)
+    behind_state(behind, slot)[0] &= ~<uint8_t>STATE_EVICTED
+    behind.unsaved.pending -= 1
+
+
+cdef inline void behind_use(behind_t *behind, slot_t slot, rows_t *evicted) noexcept nogil:
+    """Make a live slot the most recent; a pending one is linked back."""
+    if behind_state(behind, slot)[0] & STATE_EVICTED:
+        behind_unpend(behind, slot)
+        behind_link(behind, slot, evicted)
+    else:
+        behind_touch(behind, slot)
+
+
+cdef inline void behind_revive(behind_t *behind, slot_t slot, rows_t *evicted) noexcept nogil:
+    """Make a tombstone, whose value has been written, a live entry."""
+    behind_state(behind, slot)[0] &= ~<uint8_t>STATE_DELETED
+    behind.unsaved.deleted -= 1
+    behind_link(behind, slot, evicted)
+
+
+cdef inline slot_t behind_insert(
+    behind_t *behind, const row_t *row, const char *value, rows_t *evicted
+) noexcept nogil:
+    """Create the clean entry of a key that is not in memory; NIL when there is no room."""
+    cdef slot_t slot = behind_take(behind, True, evicted)
+    if slot != NIL:
+        behind_state(behind, slot)[0] = STATE_CLEAN
+        slab_fill(&behind.slab, slot, row.hash, row.key, value)
+        behind.slab.header.counters.insertions += 1
+    return slot
+
+
+# ---- one row ---------------------------------------------------------------------------------------
+
+cdef inline outcome_t behind_stored(
+    const behind_t *behind, const row_t *row, const char **value
+) noexcept nogil:
+    """What a key that is not in memory has: the row that was loaded, the default, or nothing."""
+    if row.stored == STORED_UNKNOWN:
+        return OUTCOME_UNKNOWN
+    if row.stored != STORED_SEEN and not behind_is_current(behind, row.hash, row.since):
+        return OUTCOME_UNKNOWN
+    value[0] = row.default if row.stored == STORED_ABSENT else row.value
+    return OUTCOME_ABSENT if value[0] is NULL else OUTCOME_FOUND
+
+
+cdef inline outcome_t behind_read(
+    behind_t *behind, slot_t slot, const row_t *row, bint counted, bint moves
+) noexcept nogil:
+    """Copy the value of a key to `row.value`; `slot` is where it is in memory, or NIL."""
+    cdef const char *value = NULL
+    cdef outcome_t outcome = OUTCOME_FOUND
+    cdef size_t size = behind.slab.header.value_size
+    if slot == NIL:
+        outcome = behind_stored(behind, row, &value)
+        if outcome == OUTCOME_UNKNOWN:
+            return outcome
+        if outcome == OUTCOME_FOUND and moves:
+            behind_insert(behind, row, value, NULL)     # without room the row is returned uncached
+    elif behind_state(behind, slot)[0] & STATE_DELETED:
+        value = row.default
+        outcome = OUTCOME_ABSENT if value is NULL else OUTCOME_FOUND
+    else:
+        value = slab_value(&behind.slab, slot)
+        if moves:
+            behind_use(behind, slot, NULL)
+    if value is not NULL and value is not row.value:
+        native_copy(row.value, value, size)
+    if counted:
+        if slot != NIL and outcome == OUTCOME_FOUND and row.stored == STORED_UNKNOWN:
+            behind.slab.header.counters.hits += 1
+        else:
+            behind.slab.header.counters.misses += 1
+    return outcome
+
+
+cdef inline outcome_t behind_put(
+    behind_t *behind, slot_t slot, const row_t *row, const char *value, uint64_t now, rows_t *evicted
+) noexcept nogil:
+    """Create or overwrite the entry of a key, which is in `slot`, or not in memory where that is NIL."""
+    if slot == NIL:
+        if behind_is_full(behind):
+            return OUTCOME_FULL
+        slot = behind_insert(behind, row, value, evicted)
+    else:
+        native_copy(slab_value(&behind.slab, slot), value, behind.slab.header.value_size)
+        if behind_state(behind, slot)[0] & STATE_DELETED:
+            behind_revive(behind, slot, evicted)
+        else:
+            behind_use(behind, slot, evicted)
+            behind.slab.header.counters.updates += 1
+            behind.slab.header.version += 1
+    behind_mark(behind, slot, now)
+    return OUTCOME_FOUND
+
+
+cdef inline bint edit_apply(const edit_t *edit, char *value) noexcept nogil:
+    """Change a value in place; False, and nothing changed, when a sum does not fit."""
+    cdef Py_ssize_t position
+    if edit.delta is not NULL:
+        return field_add(edit.fields, value + edit.fields.offset, edit.delta)
+    for position in range(edit.count):
+        if edit.chosen[position]:
+            memcpy(
+                value + edit.fields[position].offset,
+                edit.data + edit.fields[position].offset,
+                edit.fields[position].size,
+            )
+    return True
+
+
+cdef inline outcome_t behind_edit(
+    behind_t *behind, slot_t slot, const row_t *row, const edit_t *edit, uint64_t now
+) noexcept nogil:
+    """Change a value in place; afterwards it is in `row.value`, too."""
+    cdef const char *value = NULL
+    cdef outcome_t outcome
+    cdef char *target
+    cdef size_t size = behind.slab.header.value_size
+    cdef bint live = slot != NIL and not behind_state(behind, slot)[0] & STATE_DELETED
+    if live:
+        target = slab_value(&behind.slab, slot)
+        if not edit_apply(edit, target):
+            return OUTCOME_WRAPS
+        native_copy(row.value, target, size)
+        behind_use(behind, slot, NULL)
+    else:
+        if slot == NIL:
+            outcome = behind_stored(behind, row, &value)
+        else:
+            value = row.default
+            outcome = OUTCOME_ABSENT if value is NULL else OUTCOME_FOUND
+        if outcome != OUTCOME_FOUND:
+            return outcome
+        if slot == NIL and behind_is_full(behind):
+            return OUTCOME_FULL
+        if value is not row.value:
+            native_copy(row.value, value, size)
+        if not edit_apply(edit, row.value):
+            return OUTCOME_WRAPS
+        if slot == NIL:
+            slot = behind_insert(behind, row, row.value, NULL)
+        else:
+            native_copy(slab_value(&behind.slab, slot), row.value, size)
+            behind_revive(behind, slot, NULL)
+    behind.slab.header.counters.updates += 1
+    behind.slab.header.version += 1
+    behind_mark(behind, slot, now)
+    return OUTCOME_FOUND
+
+
+cdef inline outcome_t behind_delete(
+    behind_t *behind, slot_t slot, const row_t *row, uint64_t now
+) noexcept nogil:
+    """Delete a key; the value that it had is copied to `row.value`."""
+    cdef const char *value = NULL
+    cdef outcome_t outcome
+    cdef uint8_t *state
+    if slot == NIL:
+        outcome = behind_stored(behind, row, &value)
+        if outcome != OUTCOME_FOUND:
+            return outcome
+        if row.stored == STORED_ABSENT:     # there is nothing but a default
+            native_copy(row.value, value, behind.slab.header.value_size)
+            return OUTCOME_FOUND
+        if behind_is_full(behind):
+            return OUTCOME_FULL
+        slot = behind_take(behind, False, NULL)
+        native_copy(<char *>slab_key(&behind.slab, slot), row.key, behind.slab.table.key_size)
+        table_insert(&behind.slab.table, row.hash, slot)
+        behind_state(behind, slot)[0] = STATE_DELETED
+        behind.slab.header.counters.insertions += 1
+    else:
+        state = behind_state(behind, slot)
+        if state[0] & STATE_DELETED:
+            if row.default is NULL:
+                return OUTCOME_ABSENT
+            native_copy(row.value, row.default, behind.slab.header.value_size)
+            return OUTCOME_FOUND
+        native_copy(row.value, slab_value(&behind.slab, slot), behind.slab.header.value_size)
+        if state[0] & STATE_EVICTED:
+            behind_unpend(behind, slot)
+            behind.slab.header.counters.insertions += 1     # it had counted as evicted
+        else:
+            behind_leave_list(behind, slot)
+            lru_unlink(&behind.slab.lru, slot)
+            behind.slab.header.size -= 1
+        state[0] |= STATE_DELETED
+    behind.unsaved.deleted += 1
+    behind.slab.header.counters.deletions += 1
+    behind.slab.header.version += 1
+    behind_mark(behind, slot, now)
+    return OUTCOME_FOUND
+
+
+# ---- writing behind --------------------------------------------------------------------------------
+
+cdef inline size_t behind_drain(
+    behind_t *behind,
+    uint64_t until,
+    size_t limit,
+    slot_t *slots,
+    uint64_t *since,
+    uint8_t *deleted,
+    rows_t *rows,
+) noexcept nogil:
+    """Take what is to be written next, at most `limit` rows, for one batch: pending entries, then the oldest
+    dirty ones, if they became dirty no later than `until`. How many. No other batch is under way."""
+    cdef size_t count = 0
+    cdef slot_t slot, oldest = ring_oldest(&behind.dirty)
+    cdef uint8_t *state
+    while count < limit:
+        slot = ring_oldest(&behind.pending)
+        if slot != NIL:
+            ring_unlink(&behind.pending, slot)
+        else:
+            while oldest != NIL and not behind_waits(behind, oldest):
+                oldest = ring_next(&behind.dirty, oldest)
+            if oldest == NIL or behind.marks[oldest].since > until:
+                break
+            slot = oldest
+        state = behind_state(behind, slot)
+        state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_FLUSHING
+        slots[count] = slot
+        since[count] = behind.marks[slot].since
+        deleted[count] = state[0] & STATE_DELETED != 0
+        slab_export(&behind.slab, slot, rows)
+        count += 1
+    return count
+
+
+cdef inline void behind_settle(
+    behind_t *behind, const slot_t *slots, size_t count, bint saved
+) noexcept nogil:
+    """The store has confirmed rows of a batch or, where not `saved`, refused them for good: then those that
+    were not written since leave memory."""
+    cdef size_t row
+    cdef slot_t slot
+    cdef uint8_t *state
+    cdef uint64_t hash
+    for row in range(count):
+        slot = slots[row]
+        state = behind_state(behind, slot)
+        if state[0] & STATE_MASK == STATE_REDIRTIED:
+            state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_DIRTY
+            continue
+        if state[0] & STATE_MASK != STATE_FLUSHING:
+            continue
+        ring_unlink(&behind.dirty, slot)
+        behind.unsaved.count -= 1
+        state[0] &= ~<uint8_t>STATE_MASK
+        hash = slab_hash(&behind.slab, slab_key(&behind.slab, slot))
+        if state[0] & (STATE_EVICTED | STATE_DELETED):
+            behind.unsaved.pending -= state[0] & STATE_EVICTED != 0
+            behind.unsaved.deleted -= state[0] & STATE_DELETED != 0
+            behind_forget(behind, hash, slot)
+            table_erase(&behind.slab.table, hash, slot)
+            behind_free(behind, slot)
+        elif not saved:
+            behind_forget(behind, hash, slot)
+            behind_leave_list(behind, slot)
+            slab_detach(&behind.slab, hash, slot)
+            behind.slab.header.counters.evictions += 1
+            behind_free(behind, slot)
+        else:
+            behind.unsaved.cursor = NIL
+
+
+cdef inline void behind_restore(
+    behind_t *behind, const slot_t *slots, const uint64_t *since, size_t count
+) noexcept nogil:
+    """The store has not taken a batch: its rows are dirty again, as old as they were."""
+    cdef size_t row
+    cdef slot_t slot
+    cdef uint8_t *state
+    for row in range(count, 0, -1):
+        slot = slots[row - 1]
+        state = behind_state(behind, slot)
+        if state[0] & STATE_MASK == STATE_REDIRTIED:
+            if since[row - 1] <= behind.marks[ring_oldest(&behind.dirty)].since:
+                ring_unlink(&behind.dirty, slot)
+                ring_prepend(&behind.dirty, slot)
+                behind.marks[slot].since = since[row - 1]
+        elif state[0] & STATE_MASK != STATE_FLUSHING:
+            continue
+        elif state[0] & STATE_EVICTED:
+            ring_prepend(&behind.pending, slot)
+        state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_DIRTY

@@ -1,0 +1,250 @@
+"""Batch kernels of a cache before a store: loops of the calls in `_behind.pxd`, without the GIL.
+
+A read stops at the first row that only the store knows; the caller loads what is missing and goes on from
+there. Changes are prepared first: the rows that are missing, and the room that they take; then they run in
+one go.
+Each function needs the lock of the cache. The views are passed by value, see `_kernels.pxd`.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from slabcache._arena cimport NIL, slot_t
+from slabcache._behind cimport (
+    OUTCOME_FOUND,
+    OUTCOME_UNKNOWN,
+    OUTCOME_WRAPS,
+    STORED_SEEN,
+    STORED_UNKNOWN,
+    behind_delete,
+    behind_edit,
+    behind_put,
+    behind_read,
+    edit_t,
+    outcome_t,
+    row_t,
+    stored_t,
+)
+from slabcache._field cimport delta_t
+from slabcache._lookahead cimport (
+    RING_ROWS,
+    column_row,
+    column_t,
+    lookahead_hash,
+    lookahead_key,
+    lookahead_next,
+    lookahead_start,
+    lookahead_t,
+)
+from slabcache._native cimport native_copy, native_equal
+from slabcache._slab cimport rows_t, slab_key, slab_value
+from slabcache._table cimport table_find
+from slabcache._unsaved cimport (
+    STATE_DELETED,
+    STATE_FREE,
+    STATE_MASK,
+    behind_is_current,
+    behind_state,
+    behind_t,
+)
+
+
+cdef struct request_t:          # rows of a batch call, and what the store has for them
+    column_t keys
+    size_t rows
+    column_t values             # of each row: what was loaded, then the result
+    uint8_t *stored             # stored_t of each row
+    uint64_t *since             # of each row: number of the last write before its load
+    uint8_t *found              # of each row, a result
+    const char *default         # or NULL
+
+
+cdef inline slot_t through_find(const lookahead_t *ahead, const behind_t *behind, size_t row) noexcept nogil:
+    """What `table_find` returns. A slot that was freed meanwhile may still hold the key, so it is marked."""
+    cdef slot_t slot = ahead.candidates[row % RING_ROWS]
+    cdef const char *key = lookahead_key(ahead, &behind.slab, row)
+    if slot != NIL and native_equal(slab_key(&behind.slab, slot), key, behind.slab.table.key_size):
+        if behind_state(behind, slot)[0] != STATE_FREE:
+            return slot
+    return table_find(&behind.slab.table, lookahead_hash(ahead, row), key)
+
+
+cdef inline row_t request_row(
+    const request_t *request, const lookahead_t *ahead, const behind_t *behind, size_t row, size_t at
+) noexcept nogil:
+    """Row `at` of a request, which is row `row` of those that are looked ahead at."""
+    cdef row_t it
+    it.hash = lookahead_hash(ahead, row)
+    it.key = lookahead_key(ahead, &behind.slab, row)
+    it.value = column_row(request.values, at)
+    it.stored = <stored_t>request.stored[at]
+    it.since = request.since[at]
+    it.default = request.default
+    return it
+
+
+cdef inline column_t rows_from(column_t column, size_t row) noexcept nogil:
+    column.base = column_row(column, row)
+    return column
+
+
+cdef inline size_t read_rows(
+    behind_t behind, request_t request, size_t start, bint counted, bint moves
+) noexcept nogil:
+    cdef lookahead_t ahead
+    cdef column_t keys = rows_from(request.keys, start)
+    cdef size_t row, at, rows = request.rows - start, size = behind.slab.header.value_size
+    cdef row_t it
+    cdef outcome_t outcome
+    lookahead_start(&ahead, &behind.slab, keys, rows, moves)
+    for row in range(rows):
+        lookahead_next(&ahead, &behind.slab, keys, rows, row, moves)
+        at = start + row
+        it = request_row(&request, &ahead, &behind, row, at)
+        outcome = behind_read(&behind, through_find(&ahead, &behind, row), &it, counted, moves)
+        if outcome == OUTCOME_UNKNOWN:
+            return at
+        request.found[at] = outcome == OUTCOME_FOUND
+        if outcome != OUTCOME_FOUND:
+            memset(it.value, 0, size)
+    return request.rows
+
+
+cdef inline size_t through_read(
+    behind_t behind, request_t request, size_t start, bint counted, bint moves
+) noexcept nogil:
+    """`get` (counted, moves), `touch` (moves) or `peek` of the rows from `start` on; the first row that only
+    the store knows, or the number of rows."""
+    if behind.slab.table.key_size == 16:
+        behind.slab.table.key_size = 16
+        return read_rows(behind, request, start, counted, moves)
+    if behind.slab.table.key_size == 8:
+        behind.slab.table.key_size = 8
+        return read_rows(behind, request, start, counted, moves)
+    return read_rows(behind, request, start, counted, moves)
+
+
+cdef inline size_t through_missing(
+    behind_t behind, request_t request, size_t start, int64_t *missing
+) noexcept nogil:
+    """The rows from `start` on that only the store knows; how many."""
+    cdef lookahead_t ahead
+    cdef column_t keys = rows_from(request.keys, start)
+    cdef size_t row, at, count = 0, rows = request.rows - start
+    lookahead_start(&ahead, &behind.slab, keys, rows, False)
+    for row in range(rows):
+        lookahead_next(&ahead, &behind.slab, keys, rows, row, False)
+        at = start + row
+        if through_find(&ahead, &behind, row) != NIL:
+            continue
+        if request.stored[at] == STORED_SEEN:
+            request.stored[at] = STORED_UNKNOWN
+        if request.stored[at] == STORED_UNKNOWN or not behind_is_current(
+            &behind, lookahead_hash(&ahead, row), request.since[at]
+        ):
+            request.stored[at] = STORED_UNKNOWN
+            missing[count] = at
+            count += 1
+    return count
+
+
+cdef inline size_t through_room(
+    behind_t behind, column_t keys, size_t rows, const uint8_t *first
+) noexcept nogil:
+    """How many of the rows, or of those that are the first of their key, would become unsaved."""
+    cdef lookahead_t ahead
+    cdef size_t row, count = 0
+    cdef slot_t slot
+    lookahead_start(&ahead, &behind.slab, keys, rows, False)
+    for row in range(rows):
+        lookahead_next(&ahead, &behind.slab, keys, rows, row, False)
+        if first is not NULL and not first[row]:
+            continue
+        slot = through_find(&ahead, &behind, row)
+        count += slot == NIL or behind_state(&behind, slot)[0] & STATE_MASK == 0
+    return count
+
+
+cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
+    """Copy what is in memory, so that rows of the batch may evict it before its own row runs."""
+    cdef lookahead_t ahead
+    cdef size_t row
+    cdef slot_t slot
+    lookahead_start(&ahead, &behind.slab, request.keys, request.rows, False)
+    for row in range(request.rows):
+        lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, False)
+        slot = through_find(&ahead, &behind, row)
+        if slot != NIL and not behind_state(&behind, slot)[0] & STATE_DELETED:
+            native_copy(
+                column_row(request.values, row), slab_value(&behind.slab, slot), behind.slab.header.value_size
+            )
+            request.stored[row] = STORED_SEEN
+
+
+cdef inline void put_rows(
+    behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
+) noexcept nogil:
+    cdef lookahead_t ahead
+    cdef size_t row
+    cdef row_t it
+    it.stored = STORED_UNKNOWN
+    it.default = NULL
+    lookahead_start(&ahead, &behind.slab, keys, rows, True)
+    for row in range(rows):
+        lookahead_next(&ahead, &behind.slab, keys, rows, row, True)
+        it.hash = lookahead_hash(&ahead, row)
+        it.key = lookahead_key(&ahead, &behind.slab, row)
+        behind_put(&behind, through_find(&ahead, &behind, row), &it, column_row(values, row), now, evicted)
+
+
+cdef inline void through_put(
+    behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
+) noexcept nogil:
+    """`put` of each row; there is room."""
+    if behind.slab.table.key_size == 16:
+        behind.slab.table.key_size = 16
+        put_rows(behind, keys, values, rows, now, evicted)
+    elif behind.slab.table.key_size == 8:
+        behind.slab.table.key_size = 8
+        put_rows(behind, keys, values, rows, now, evicted)
+    else:
+        put_rows(behind, keys, values, rows, now, evicted)
+
+
+cdef inline size_t through_edit(
+    behind_t behind, request_t request, edit_t edit, column_t deltas, column_t results, uint64_t now
+) noexcept nogil:
+    """Change a field of each row; the first row that would wrap, or the number of rows. All rows are known,
+    and there is room."""
+    cdef lookahead_t ahead
+    cdef size_t row
+    cdef row_t it
+    cdef outcome_t outcome
+    lookahead_start(&ahead, &behind.slab, request.keys, request.rows, True)
+    for row in range(request.rows):
+        lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, True)
+        it = request_row(&request, &ahead, &behind, row, row)
+        edit.delta = <const delta_t *>column_row(deltas, row)
+        outcome = behind_edit(&behind, through_find(&ahead, &behind, row), &it, &edit, now)
+        if outcome == OUTCOME_WRAPS:
+            return row
+        request.found[row] = outcome == OUTCOME_FOUND
+        if outcome == OUTCOME_FOUND:
+            memcpy(column_row(results, row), it.value + edit.fields.offset, edit.fields.size)
+        else:
+            memset(column_row(results, row), 0, edit.fields.size)
+    return request.rows
+
+
+cdef inline void through_delete(behind_t behind, request_t request, uint64_t now) noexcept nogil:
+    """Delete each key. All rows are known, and there is room."""
+    cdef lookahead_t ahead
+    cdef size_t row
+    cdef row_t it
+    lookahead_start(&ahead, &behind.slab, request.keys, request.rows, True)
+    for row in range(request.rows):
+        lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, True)
+        it = request_row(&request, &ahead, &behind, row, row)
+        request.found[row] = OUTCOME_FOUND == behind_delete(
+            &behind, through_find(&ahead, &behind, row), &it, now
+        )

@@ -1,0 +1,40 @@
+"""Table of contents of `_write_behind.pyx`: the calls of `WriteBehindCache` that never wait."""
+
+cimport numpy as cnp
+from libc.stdint cimport uint64_t
+
+from slabcache._base cimport SlabBase
+from slabcache._behind cimport edit_t
+from slabcache._lookahead cimport column_t
+from slabcache._through cimport request_t
+from slabcache._unsaved cimport behind_t
+
+
+cdef class Request:
+    cdef readonly cnp.ndarray keys      # packed
+    cdef readonly cnp.ndarray values    # packed: of each row what was loaded, then the result
+    cdef readonly cnp.ndarray found     # bools
+    cdef readonly cnp.ndarray since     # of each row: number of the last write before its load
+    cdef cnp.ndarray stored             # stored_t of each row
+    cdef bint owned             # `keys` belongs to nobody else
+    cdef readonly bint counted, moves   # of a read
+    cdef size_t done                    # rows of a read that have run
+    cdef bytes default                  # packed, or None
+    cdef cnp.ndarray first              # whether a row is the first of its key; None until that matters
+
+    cdef request_t view(self) except *
+
+
+cdef class WriteBehindCore(SlabBase):
+    cdef behind_t behind        # views into the same arena as `slab`
+    cdef bytes default          # packed, or None
+    cdef int forks              # of the process when it was made: in a child of fork() nothing is written
+    cdef bint closed
+
+    cdef const char *default_data(self) noexcept
+    cdef object attempt(self, object key, bint counted, bint moves)
+    cdef bint attempt_put(self, object key, object value) except -1
+    cdef object attempt_increment(self, object key, object field, object by)
+    cdef int usable(self) except -1
+    cdef int writable(self) except -1
+    cdef int ring_bell(self) except -1

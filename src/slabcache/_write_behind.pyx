@@ -1,0 +1,697 @@
+"""The calls of a cache before a store, as far as they need not wait: for the store, or for room.
+
+Steps are those of `_core.pyx` and `_batch.pyx`. What must wait is told to the caller, `WriteBehindCache`,
+with nothing changed: a row is not in memory (MISSING), or all slots are unsaved (FULL). It waits, blocking or
+in an event loop, and asks again.
+"""
+
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.pystate cimport PyThreadState
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from slabcache._arena cimport CAPACITY_MAX, KEY_SIZE_MAX, NIL, shape_t, slot_t
+from slabcache._base cimport (
+    SCRATCH_SIZE,
+    SlabBase,
+    checked_capacity,
+    empty_rows,
+    new_arena,
+    release,
+    scratch,
+    scratch_data,
+)
+from slabcache._batch cimport column_of, packed_rows
+from slabcache._behind cimport (
+    OUTCOME_ABSENT,
+    OUTCOME_FOUND,
+    OUTCOME_FULL,
+    OUTCOME_UNKNOWN,
+    OUTCOME_WRAPS,
+    STORED_SEEN,
+    STORED_UNKNOWN,
+    behind_delete,
+    behind_drain,
+    behind_edit,
+    behind_put,
+    behind_read,
+    behind_restore,
+    behind_settle,
+    edit_t,
+    outcome_t,
+    row_t,
+    stored_t,
+)
+from slabcache._field cimport delta_t
+from slabcache._lock cimport lock_acquire, lock_release
+from slabcache._lookahead cimport column_t
+from slabcache._lru cimport lru_least_recent
+from slabcache._native cimport native_copy, native_now
+from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
+from slabcache._ring cimport ring_oldest
+from slabcache._slab cimport rows_t, slab_hash, slab_key
+from slabcache._table cimport table_find
+from slabcache._through cimport (
+    request_t,
+    through_delete,
+    through_edit,
+    through_missing,
+    through_put,
+    through_read,
+    through_room,
+    through_see,
+)
+from slabcache._unsaved cimport behind_attach, behind_t, unsaved_size
+
+import os
+
+import numpy as np
+
+from slabcache.errors import ClosedError
+from slabcache.rows import from_rows
+
+cnp.import_array()
+
+DONE, MISSING, FULL = 0, 1, 2   # a status
+ABSENT = object()               # a key that is neither in memory nor in the store
+UNKNOWN = object()              # only the store knows
+NO_ROOM = object()              # a write has to wait
+
+cdef enum:
+    STATUS_DONE = 0
+    STATUS_MISSING = 1
+    STATUS_FULL = 2
+
+cdef int forks = 0              # forks between the first process and this one
+
+
+def _after_fork_in_child():
+    global forks
+    forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+cdef class Request:
+    """The rows of a batch call, what the store has for them, and the results."""
+
+    def __cinit__(self, WriteBehindCore cache not None, object keys, bint counted=False, bint moves=False):
+        cdef cnp.npy_intp rows
+        self.keys = packed_rows(cache._key_schema, keys)
+        rows = cnp.PyArray_DIM(self.keys, 0)
+        self.values = empty_rows(cache._value_schema.packed, rows)
+        self.found = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_BOOL, 0)
+        self.stored = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT8, 0)
+        self.since = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
+        self.counted = counted
+        self.moves = moves
+        self.default = cache.default
+
+    cdef request_t view(self) except *:
+        cdef request_t request
+        cdef cnp.npy_intp rows = cnp.PyArray_DIM(self.found, 0)
+        request.keys = column_of(self.keys, cnp.PyArray_ITEMSIZE(self.keys), rows)
+        request.rows = rows
+        request.values = column_of(self.values, cnp.PyArray_ITEMSIZE(self.values), rows)
+        request.stored = <uint8_t *>cnp.PyArray_DATA(self.stored)
+        request.since = <uint64_t *>cnp.PyArray_DATA(self.since)
+        request.found = <uint8_t *>cnp.PyArray_DATA(self.found)
+        request.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
+        return request
+
+    def supply(self, cnp.ndarray rows not None, values, found, since):
+        """Take what the store has for some rows, by their numbers."""
+        self.values[rows] = values
+        self.stored[rows] = np.where(found, 1, 2)
+        self.since[rows] = since
+
+    def find_first(self):
+        """Mark the rows that are the first of their key; how many there are."""
+        packed = np.ascontiguousarray(self.keys).view(f"V{cnp.PyArray_ITEMSIZE(self.keys)}").tolist()
+        backwards = zip(range(len(packed) - 1, -1, -1), reversed(packed))
+        numbers = list({key: row for row, key in backwards}.values())
+        first = np.zeros(len(packed), np.uint8)
+        first[numbers] = 1
+        self.first = first
+        return len(numbers)
+
+    @property
+    def has_first(self):
+        return self.first is not None
+
+    def __len__(self):
+        return cnp.PyArray_DIM(self.found, 0)
+
+
+cdef class WriteBehindCore(SlabBase):
+    """What `WriteBehindCache` does in memory."""
+
+    def __init__(self, capacity, max_pending, key, value, default):
+        cdef uint64_t entries = checked_capacity(capacity), spare
+        cdef Schema key_schema = Schema(key, "key"), value_schema = Schema(value, "value")
+        cdef shape_t shape
+        cdef bytes packed = None
+        spare = max_pending
+        if entries + spare > CAPACITY_MAX:
+            raise ValueError(f"capacity and max_pending must be at most {CAPACITY_MAX} together")
+        if default is not None:
+            packed = PyBytes_FromStringAndSize(NULL, value_schema.size)
+            value_schema.encode(default, PyBytes_AS_STRING(packed))
+        shape = shape_t(entries, spare, key_schema.size, value_schema.size, 1, unsaved_size(entries + spare))
+        self.draw_seed()
+        self.adopt(new_arena(&shape, &self.seed), key_schema, value_schema)
+        behind_attach(&self.behind, self.slab.header)
+        self.behind.unsaved.max_pending = spare
+        self.default = packed
+        self.forks = forks
+
+    cdef uint64_t object_size(self) noexcept:
+        return sizeof(WriteBehindCore)
+
+    cdef const char *default_data(self) noexcept:
+        return NULL if self.default is None else PyBytes_AS_STRING(self.default)
+
+    cdef int usable(self) except -1:
+        if self.closed:
+            raise ClosedError("the cache is closed")
+        return self.ready()
+
+    cdef int writable(self) except -1:
+        if self.forks != forks:
+            raise RuntimeError(
+                "a forked child may read a WriteBehindCache, but not write to it: "
+                "only its parent writes to the store"
+            )
+        return self.usable()
+
+    cdef int ring_bell(self) except -1:
+        """Wake the flusher if a call asked for it."""
+        if self.slab.header is not NULL and self.behind.unsaved.bell:
+            self.behind.unsaved.bell = False
+            self._wake()
+        return 0
+
+    # ---- one key ---------------------------------------------------------------------------------------
+
+    def _attempt(self, key, bint counted, bint moves):
+        """The value of a key, ABSENT, or UNKNOWN."""
+        return self.attempt(key, counted, moves)
+
+    cdef inline object attempt(self, object key, bint counted, bint moves):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef Schema schema = self._value_schema
+        cdef bytes large
+        cdef Record record = None
+        cdef row_t row
+        cdef outcome_t outcome
+        if self.closed:
+            self.usable()
+        schema_encode(self._key_schema, key, key_bytes)
+        if schema.is_record:
+            record = record_new(schema)
+            row.value = record_data(record)
+        else:
+            large = scratch(schema.size)
+            row.value = scratch_data(large, small)
+        row.key = key_bytes
+        row.stored = STORED_UNKNOWN
+        row.since = 0
+        row.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
+        lock_acquire(&self.lock)
+        row.hash = slab_hash(&self.slab, key_bytes)
+        outcome = behind_read(
+            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, counted, moves
+        )
+        release(self)
+        if outcome == OUTCOME_UNKNOWN:
+            return UNKNOWN
+        if outcome == OUTCOME_ABSENT:
+            return ABSENT
+        return schema.decode_field(0, row.value) if record is None else record
+
+    def __getitem__(self, key):
+        value = self.attempt(key, True, True)
+        if value is UNKNOWN:
+            value = self._read_one(key, True, True)
+        if value is ABSENT:
+            raise KeyError(key)
+        return value
+
+    def get(self, key, default=None):
+        """The value of `key`, from memory or the store, or the default of the cache, or else `default`."""
+        value = self.attempt(key, True, True)
+        if value is UNKNOWN:
+            value = self._read_one(key, True, True)
+        return default if value is ABSENT else value
+
+    def peek(self, key, default=None):
+        """What `get` returns, without counting it, changing the order or keeping what was loaded."""
+        value = self.attempt(key, False, False)
+        if value is UNKNOWN:
+            value = self._read_one(key, False, False)
+        return default if value is ABSENT else value
+
+    def __contains__(self, key):
+        value = self.attempt(key, False, False)
+        if value is UNKNOWN:
+            value = True if self.default is not None else self._read_one(key, False, False)
+        return value is not ABSENT
+
+    def touch(self, key):
+        """Make the entry of `key` the most recent, loading it where need be; whether there is one."""
+        value = self.attempt(key, False, True)
+        if value is UNKNOWN:
+            value = self._read_one(key, False, True)
+        return value is not ABSENT
+
+    def _attempt_put(self, key, value):
+        """Write an entry; False, and nothing changed, when there is no room."""
+        return self.attempt_put(key, value)
+
+    cdef inline bint attempt_put(self, object key, object value) except -1:
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef char *data
+        cdef bytes large
+        cdef row_t row
+        cdef outcome_t outcome
+        if self.closed or self.forks != forks:
+            self.writable()
+        schema_encode(self._key_schema, key, key_bytes)
+        large = scratch(self._value_schema.size)
+        data = scratch_data(large, small)
+        schema_encode(self._value_schema, value, data)
+        row.key = key_bytes
+        row.value = NULL
+        row.stored = STORED_UNKNOWN
+        row.since = 0
+        row.default = NULL
+        lock_acquire(&self.lock)
+        row.hash = slab_hash(&self.slab, key_bytes)
+        outcome = behind_put(
+            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, data, 0, NULL
+        )
+        release(self)
+        if self.behind.unsaved.bell:
+            self.ring_bell()
+        return outcome != OUTCOME_FULL
+
+    def __setitem__(self, key, value):
+        if not self.attempt_put(key, value):
+            self._put_one(key, value)
+
+    def _attempt_increment(self, key, field, by):
+        """The new value of a field, ABSENT, UNKNOWN, or NO_ROOM."""
+        return self.attempt_increment(key, field, by)
+
+    cdef inline object attempt_increment(self, object key, object field, object by):
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef char small[SCRATCH_SIZE]
+        cdef Schema schema = self._value_schema
+        cdef bytes large
+        cdef delta_t delta
+        cdef edit_t edit
+        cdef row_t row
+        cdef outcome_t outcome
+        cdef Py_ssize_t position
+        if self.closed or self.forks != forks:
+            self.writable()
+        schema_encode(self._key_schema, key, key_bytes)
+        position = schema.number_position(field)
+        schema.encode_delta(position, by, &delta)
+        large = scratch(schema.size)
+        edit.fields = &schema.fields[position]
+        edit.delta = &delta
+        row.key = key_bytes
+        row.value = scratch_data(large, small)
+        row.stored = STORED_UNKNOWN
+        row.since = 0
+        row.default = self.default_data()
+        lock_acquire(&self.lock)
+        row.hash = slab_hash(&self.slab, key_bytes)
+        outcome = behind_edit(
+            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, 0
+        )
+        release(self)
+        if self.behind.unsaved.bell:
+            self.ring_bell()
+        if outcome == OUTCOME_WRAPS:
+            raise OverflowError(f"{schema.label(position)}: the sum with {by} is out of range")
+        if outcome == OUTCOME_ABSENT:
+            return ABSENT
+        if outcome == OUTCOME_UNKNOWN:
+            return UNKNOWN
+        if outcome == OUTCOME_FULL:
+            return NO_ROOM
+        return schema.decode_field(position, row.value + schema.fields[position].offset)
+
+    def increment(self, key, field=None, by=1):
+        """Add `by` to a numeric field of the entry, which is loaded where need be; its new value.
+
+        Raises
+        ------
+        KeyError
+            There is no row, and the cache has no default.
+        OverflowError
+            The sum does not fit the field; nothing is changed.
+        """
+        value = self.attempt_increment(key, field, by)
+        if value is UNKNOWN or value is NO_ROOM:
+            value = self._increment_one(key, field, by)
+        if value is ABSENT:
+            raise KeyError(key)
+        return value
+
+    # ---- many keys: reading ----------------------------------------------------------------------------
+
+    def _read(self, Request request not None):
+        """Run the rows of a reading batch; whether all have run. If not, rows are missing."""
+        cdef request_t view
+        cdef PyThreadState *state
+        cdef size_t done = request.done
+        self.usable()
+        view = request.view()
+        state = self.enter(view.rows)
+        done = through_read(self.behind, view, done, request.counted, request.moves)
+        self.leave(state)
+        request.done = done
+        return done == view.rows
+
+    def _missing(self, Request request not None):
+        """`(rows, keys, since)`: the numbers of the rows that only the store knows, their packed keys, and
+        the number of the last write."""
+        cdef cnp.ndarray missing
+        cdef cnp.npy_intp room = len(request)
+        cdef request_t view
+        cdef PyThreadState *state
+        cdef size_t count
+        cdef uint64_t since
+        self.usable()
+        if not request.owned:       # what is loaded must stay that of its key, whatever the caller does
+            request.keys = (<object>request.keys).copy()
+            request.owned = True
+        missing = cnp.PyArray_EMPTY(1, &room, cnp.NPY_INT64, 0)
+        view = request.view()
+        state = self.enter(view.rows)
+        count = through_missing(self.behind, view, request.done, <int64_t *>cnp.PyArray_DATA(missing))
+        since = self.behind.unsaved.writes
+        self.leave(state)
+        rows = missing[:count]
+        return rows, request.keys[rows], since
+
+    # ---- many keys: changing ---------------------------------------------------------------------------
+
+    def _put(
+        self, cnp.ndarray keys not None, cnp.ndarray values not None, Request request, bint return_evicted
+    ):
+        """Write packed rows. How many were evicted, or they themselves; None, and nothing changed, when there
+        is no room. `request` knows the first row of each key, or is None while that does not matter."""
+        cdef cnp.npy_intp rows = cnp.PyArray_DIM(keys, 0)
+        cdef column_t key_column, value_column
+        cdef cnp.ndarray evicted_keys = None, evicted_values = None
+        cdef rows_t evicted
+        cdef rows_t *sink = NULL
+        cdef const uint8_t *first = NULL
+        cdef PyThreadState *state
+        cdef uint64_t free, count = 0
+        cdef bint fits
+        self.writable()
+        if return_evicted:
+            evicted_keys = empty_rows(self._key_schema.packed, rows)
+            evicted_values = empty_rows(self._value_schema.packed, rows)
+            evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
+            sink = &evicted
+        if request is not None and request.first is not None:
+            first = <const uint8_t *>cnp.PyArray_DATA(request.first)
+        key_column = column_of(keys, self._key_schema.size, rows)
+        value_column = column_of(values, self._value_schema.size, rows)
+        state = self.enter(rows)
+        free = self.slab.header.slot_count - self.behind.unsaved.count
+        fits = free >= <uint64_t>rows or through_room(self.behind, key_column, rows, first) <= free
+        if fits:
+            count = self.slab.header.counters.evictions
+            through_put(self.behind, key_column, value_column, rows, native_now(), sink)
+            count = self.slab.header.counters.evictions - count
+        self.leave(state)
+        self.ring_bell()
+        if not fits:
+            return None
+        if not return_evicted:
+            return count
+        return (
+            from_rows(self._key_schema, evicted_keys[:evicted.count]),
+            from_rows(self._value_schema, evicted_values[:evicted.count]),
+        )
+
+    def _increment(self, Request request not None, Py_ssize_t position, cnp.ndarray deltas not None):
+        """`(status, results, rows done)`; nothing is changed unless the status is DONE."""
+        cdef Schema schema = self._value_schema
+        cdef cnp.npy_intp rows = len(request), done = 0
+        cdef cnp.ndarray results = empty_rows(schema.dtypes[position], rows)
+        cdef cnp.ndarray missing = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
+        cdef column_t delta_column = column_of(deltas, sizeof(delta_t), cnp.PyArray_DIM(deltas, 0))
+        cdef column_t result_column = column_of(results, schema.fields[position].size, rows)
+        cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
+        cdef const uint8_t *first = first_of(request)
+        cdef edit_t edit
+        cdef request_t view
+        cdef PyThreadState *state
+        cdef int status
+        self.writable()
+        edit.fields = &schema.fields[position]
+        if cnp.PyArray_DIM(deltas, 0) == 1:
+            delta_column.stride = 0
+        view = request.view()
+        state = self.enter(rows)
+        status = prepare(&self.behind, &view, first, missing_data)
+        if status == STATUS_DONE:
+            done = through_edit(self.behind, view, edit, delta_column, result_column, native_now())
+        self.leave(state)
+        self.ring_bell()
+        return status, results, done
+
+    def _update_fields(self, Request request not None, bytes chosen not None, bytes data not None):
+        """Overwrite the chosen fields of one row; the status."""
+        cdef Schema schema = self._value_schema
+        cdef int64_t missing
+        cdef edit_t edit
+        cdef request_t view
+        cdef row_t row
+        cdef int status
+        self.writable()
+        edit.fields = schema.fields
+        edit.delta = NULL
+        edit.data = PyBytes_AS_STRING(data)
+        edit.chosen = PyBytes_AS_STRING(chosen)
+        edit.count = schema.count
+        view = request.view()
+        lock_acquire(&self.lock)
+        status = prepare(&self.behind, &view, NULL, &missing)
+        if status == STATUS_DONE:
+            row = only_row(&self.behind, &view)
+            view.found[0] = OUTCOME_FOUND == behind_edit(
+                &self.behind, table_find(&self.slab.table, row.hash, row.key), &row, &edit, native_now()
+            )
+        release(self)
+        self.ring_bell()
+        return status
+
+    def _set_default(self, Request request not None, bytes value):
+        """Read one row or, where it is absent, write `value` unless that is None; the status. It counts as a
+        look-up."""
+        cdef int64_t missing
+        cdef request_t view
+        cdef row_t row
+        cdef int status
+        cdef slot_t slot
+        cdef outcome_t outcome
+        self.writable()
+        view = request.view()
+        lock_acquire(&self.lock)
+        status = prepare(&self.behind, &view, NULL, &missing)
+        if status != STATUS_MISSING:
+            row = only_row(&self.behind, &view)
+            if row.stored == STORED_SEEN:
+                row.stored = STORED_UNKNOWN     # it counts as a hit
+            slot = table_find(&self.slab.table, row.hash, row.key)
+            outcome = behind_read(&self.behind, slot, &row, False, False)
+            if outcome == OUTCOME_FOUND or value is None or status == STATUS_DONE:
+                outcome = behind_read(&self.behind, slot, &row, True, True)
+                status = STATUS_DONE
+                view.found[0] = outcome == OUTCOME_FOUND
+            if outcome == OUTCOME_ABSENT and value is not None and status == STATUS_DONE:
+                slot = table_find(&self.slab.table, row.hash, row.key)
+                behind_put(&self.behind, slot, &row, PyBytes_AS_STRING(value), native_now(), NULL)
+                native_copy(row.value, PyBytes_AS_STRING(value), self._value_schema.size)
+                view.found[0] = True
+        release(self)
+        self.ring_bell()
+        return status
+
+    def _delete(self, Request request not None):
+        """Delete the rows; the status, with nothing changed unless it is DONE."""
+        cdef cnp.npy_intp rows = len(request)
+        cdef cnp.ndarray missing = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
+        cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
+        cdef const uint8_t *first = first_of(request)
+        cdef request_t view
+        cdef PyThreadState *state
+        cdef int status
+        self.writable()
+        view = request.view()
+        state = self.enter(rows)
+        status = prepare(&self.behind, &view, first, missing_data)
+        if status == STATUS_DONE:
+            through_delete(self.behind, view, native_now())
+        self.leave(state)
+        self.ring_bell()
+        return status
+
+    def _delete_least_recent(self):
+        """`(key, value)` of the least recent entry in memory, deleted; None when there is none."""
+        cdef Schema schema = self._value_schema
+        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
+        cdef row_t row
+        cdef slot_t slot
+        self.writable()
+        row.key = key_bytes
+        row.value = PyBytes_AS_STRING(value)
+        row.stored = STORED_UNKNOWN
+        row.since = 0
+        row.default = NULL
+        lock_acquire(&self.lock)
+        slot = lru_least_recent(&self.slab.lru)
+        if slot != NIL:
+            native_copy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
+            row.hash = slab_hash(&self.slab, key_bytes)
+            behind_delete(&self.behind, slot, &row, native_now())
+        release(self)
+        self.ring_bell()
+        if slot == NIL:
+            return None
+        return self._key_schema.decode(key_bytes), schema.decode(PyBytes_AS_STRING(value))
+
+    # ---- writing behind --------------------------------------------------------------------------------
+
+    def _drain(self, uint64_t until, Py_ssize_t limit):
+        """`(slots, since, deleted, keys, values)` of what is to be written next, packed."""
+        cdef cnp.npy_intp room = min(limit, <Py_ssize_t>self._unsaved()[0])
+        cdef cnp.ndarray slots = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT32, 0)
+        cdef cnp.ndarray since = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT64, 0)
+        cdef cnp.ndarray deleted = cnp.PyArray_EMPTY(1, &room, cnp.NPY_BOOL, 0)
+        cdef cnp.ndarray keys = empty_rows(self._key_schema.packed, room)
+        cdef cnp.ndarray values = empty_rows(self._value_schema.packed, room)
+        cdef rows_t rows = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
+        cdef slot_t *slot_data = <slot_t *>cnp.PyArray_DATA(slots)
+        cdef uint64_t *since_data = <uint64_t *>cnp.PyArray_DATA(since)
+        cdef uint8_t *deleted_data = <uint8_t *>cnp.PyArray_DATA(deleted)
+        cdef size_t count
+        cdef PyThreadState *state = self.enter(room)
+        count = behind_drain(&self.behind, until, room, slot_data, since_data, deleted_data, &rows)
+        self.leave(state)
+        return slots[:count], since[:count], deleted[:count], keys[:count], values[:count]
+
+    def _settle(self, cnp.ndarray slots not None, bint saved):
+        """The store has confirmed rows that `_drain` took or, where not `saved`, refused them for good."""
+        cdef cnp.ndarray numbers = np.ascontiguousarray(slots, np.uint32)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
+        cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
+        cdef PyThreadState *state
+        if count and numbers.max() > self.slab.header.fresh:
+            raise ValueError("slots: not from _drain")
+        state = self.enter(count)
+        behind_settle(&self.behind, data, count, saved)
+        self.leave(state)
+
+    def _restore(self, cnp.ndarray slots not None, cnp.ndarray since not None):
+        """The store has not taken rows that `_drain` took: they are dirty again."""
+        cdef cnp.ndarray numbers = np.ascontiguousarray(slots, np.uint32)
+        cdef cnp.ndarray times = np.ascontiguousarray(since, np.uint64)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
+        cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
+        cdef uint64_t *times_data = <uint64_t *>cnp.PyArray_DATA(times)
+        cdef PyThreadState *state
+        if cnp.PyArray_DIM(times, 0) != count or (count and numbers.max() > self.slab.header.fresh):
+            raise ValueError("slots: not from _drain")
+        state = self.enter(count)
+        behind_restore(&self.behind, data, times_data, count)
+        self.leave(state)
+
+    def _sleep(self, uint64_t sleep):
+        """The flusher is about to wait for what `sleep` says. What `_unsaved` returns."""
+        lock_acquire(&self.lock)
+        self.behind.unsaved.sleep = sleep
+        self.behind.unsaved.bell = False
+        lock_release(&self.lock)
+        return self._unsaved()
+
+    def _unsaved(self):
+        """`(unsaved, pending, deleted, since)`: counts, and when the oldest became dirty, in monotonic
+        nanoseconds."""
+        cdef uint64_t count, pending, deleted, since = 0
+        cdef slot_t oldest
+        self.ready()
+        lock_acquire(&self.lock)
+        count = self.behind.unsaved.count
+        pending = self.behind.unsaved.pending
+        deleted = self.behind.unsaved.deleted
+        oldest = ring_oldest(&self.behind.dirty)
+        if oldest != NIL:
+            since = self.behind.marks[oldest].since
+        lock_release(&self.lock)
+        return count, pending, deleted, since
+
+    @property
+    def _slots(self):
+        """Unsaved entries at most."""
+        return self.slab.header.slot_count
+
+    @property
+    def _forked(self):
+        """Whether this is a child of the process that made the cache."""
+        return self.forks != forks
+
+    def _check_open(self):
+        self.usable()
+
+    def _close(self):
+        """From now on all calls are refused; whether they were not before."""
+        was = self.closed
+        self.closed = True
+        return not was
+
+    @property
+    def closed(self):
+        """Whether `close()` has been called."""
+        return self.closed
+
+
+cdef row_t only_row(behind_t *behind, request_t *request) noexcept nogil:
+    """The row of a request of one."""
+    cdef row_t row
+    row.hash = slab_hash(&behind.slab, request.keys.base)
+    row.key = request.keys.base
+    row.value = request.values.base
+    row.stored = <stored_t>request.stored[0]
+    row.since = request.since[0]
+    row.default = request.default
+    return row
+
+
+cdef const uint8_t *first_of(Request request):
+    return NULL if request.first is None else <const uint8_t *>cnp.PyArray_DATA(request.first)
+
+
+cdef int prepare(behind_t *behind, request_t *request, const uint8_t *first, int64_t *missing) noexcept nogil:
+    """Whether all rows of a change are known and have room; then nothing stops it. Needs the lock."""
+    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
+    if through_missing(behind[0], request[0], 0, missing):
+        return STATUS_MISSING
+    if free < request.rows and through_room(behind[0], request.keys, request.rows, first) > free:
+        return STATUS_FULL
+    through_see(behind[0], request[0])
+    return STATUS_DONE

@@ -1,0 +1,146 @@
+"""The calls of `WriteBehindCache` for asyncio: a hit never leaves the thread of the event loop, and what has
+to wait, for a load or for room, never blocks it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
+from slabcache.flusher import Room
+
+if TYPE_CHECKING:
+    from slabcache.errors import BackpressureError
+    from slabcache.flusher import Flusher
+    from slabcache.loader import Flight, Loader
+    from slabcache.write_behind import Steps
+
+__all__ = ["AsyncCalls"]
+
+Array = np.ndarray[Any, Any]
+Result = TypeVar("Result")
+
+
+if TYPE_CHECKING:
+    # What `AsyncCalls` is mixed into, as far as it needs it.
+    class _Calls:
+        _loader: Loader
+        _flusher: Flusher
+
+        def _attempt(self, key: Any, counted: bool, moves: bool) -> Any: ...
+        def _attempt_put(self, key: Any, value: Any) -> bool: ...
+        def _attempt_increment(self, key: Any, field: str | None, by: float) -> Any: ...
+        def _reading_one(self, key: Any, counted: bool, moves: bool) -> Steps[Any]: ...
+        def _getting(
+            self, keys: Any, out: Array | None, *, counted: bool, moves: bool
+        ) -> Steps[tuple[Array, Array]]: ...
+        def _putting_one(self, key: Any, value: Any) -> Steps[None]: ...
+        def _putting(self, keys: Any, values: Any, return_evicted: bool) -> Steps[Any]: ...
+        def _incrementing_one(self, key: Any, field: str | None, by: Any) -> Steps[Any]: ...
+        def _no_room(self) -> BackpressureError: ...
+        def flush(self, timeout: float | None = None) -> None: ...
+        def close(self, timeout: float | None = None) -> None: ...
+else:
+    _Calls = object
+
+
+class AsyncCalls(_Calls):
+    """Mixed into `WriteBehindCache`. Each call is that of the same name without the `a`."""
+
+    __slots__ = ()
+
+    async def aget(self, key: Any, default: Any = None) -> Any:
+        """`get`."""
+        value = self._attempt(key, True, True)
+        if value is UNKNOWN:
+            value = await _run(self, self._reading_one(key, True, True))
+        return default if value is ABSENT else value
+
+    async def aget_many(self, keys: Any, *, out: Array | None = None) -> tuple[Array, Array]:
+        """`get_many`."""
+        return await _run(self, self._getting(keys, out, counted=True, moves=True))
+
+    async def aset(self, key: Any, value: Any) -> None:
+        """`cache[key] = value`."""
+        if not self._attempt_put(key, value):
+            await _run(self, self._putting_one(key, value))
+
+    async def aput_many(self, keys: Any, values: Any, *, return_evicted: bool = False) -> Any:
+        """`put_many`."""
+        return await _run(self, self._putting(keys, values, return_evicted))
+
+    async def aincrement(self, key: Any, field: str | None = None, by: float = 1) -> Any:
+        """`increment`."""
+        value = self._attempt_increment(key, field, by)
+        if value is UNKNOWN or value is NO_ROOM:
+            value = await _run(self, self._incrementing_one(key, field, by))
+        if value is ABSENT:
+            raise KeyError(key)
+        return value
+
+    async def aflush(self, timeout: float | None = None) -> None:
+        """`flush`."""
+        await asyncio.to_thread(self.flush, timeout)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """`close`."""
+        await asyncio.to_thread(self.close, timeout)
+
+
+async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
+    """Run a call, waiting in the event loop."""
+    try:
+        while True:
+            need = next(steps)
+            if isinstance(need, Room):
+                if not await _room(cache, need):
+                    raise cache._no_room()
+            else:
+                for flight in need:
+                    await _arrival(cache, flight)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        steps.close()
+
+
+async def _arrival(cache: AsyncCalls, flight: Flight) -> None:
+    arrived, callback = _signal()
+    cache._loader.call_when_done(flight, callback)
+    await arrived
+    if flight.error is not None:
+        raise flight.error
+
+
+async def _room(cache: AsyncCalls, need: Room) -> bool:
+    freed, callback = _signal()
+    leave = cache._flusher.call_for_room(need.attempts, callback)
+    try:
+        left = None if need.deadline is None else need.deadline - time.monotonic()
+        await asyncio.wait_for(freed, left)
+    except TimeoutError:
+        return False
+    finally:
+        leave()
+    return True
+
+
+def _signal() -> tuple[asyncio.Future[None], Callable[[], None]]:
+    """A future of the running loop, and what sets it from any thread."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def arrive() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def callback() -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(arrive)
+
+    return future, callback

@@ -1,0 +1,309 @@
+"""The thread that writes behind: takes what is due from a cache, in batches, and gives it to the store."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from slabcache.errors import ClosedError, RowsRejected
+from slabcache.rows import from_rows
+
+if TYPE_CHECKING:
+    from slabcache.stores.base import Store
+    from slabcache.write_behind import WriteBehindCache
+
+__all__ = ["Flusher", "OnRejected", "Room"]
+
+log = logging.getLogger("slabcache")
+
+Array = np.ndarray[Any, Any]
+OnRejected = Callable[[Array, Array, BaseException], object]
+
+REFUSED = RowsRejected, ValueError, TypeError, OverflowError
+FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts
+SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
+
+
+class Rows(NamedTuple):
+    """A part of a batch: packed rows, their slots, and since when they are dirty."""
+
+    slots: Array
+    since: Array
+    deleted: Array
+    keys: Array
+    values: Array
+
+    def part(self, which: Any) -> Rows:
+        return Rows(*(column[which] for column in self))
+
+    def halves(self) -> list[Rows]:
+        middle = len(self.slots) // 2
+        return [self.part(slice(middle)), self.part(slice(middle, None))]
+
+
+class Room(NamedTuple):
+    """What a write waits for: an attempt after so many, which has freed room, until a deadline."""
+
+    attempts: int
+    deadline: float | None  # of time.monotonic()
+
+
+@dataclass
+class Counts:
+    """What has been written since the last reset."""
+
+    flushes: int = 0
+    flushed_rows: int = 0
+    flush_errors: int = 0
+    rejected_rows: int = 0
+
+
+class Flusher:
+    """One for each cache. It keeps the cache alive while anything is unsaved."""
+
+    def __init__(
+        self,
+        cache: WriteBehindCache,
+        store: Store,
+        flush_interval: float,
+        flush_rows: int,
+        on_rejected: OnRejected | None,
+    ) -> None:
+        self._cache = weakref.ref(cache, lambda _: self._awake.set())
+        self._store = store
+        self._interval = int(flush_interval * 1e9)  # nanoseconds
+        self._rows = flush_rows
+        self._on_rejected = on_rejected
+        self._awake = threading.Event()
+        self.changed = threading.Condition()  # owns all that follows; notified after each attempt
+        self.attempts = 0  # that freed room; what writers wait for
+        self.counts = Counts()
+        self.last_error: BaseException | None = None
+        self._until = 0  # what became dirty no later is due
+        self._hurry = 0  # writers that wait for room: everything is due
+        self._batch_since: int | None = None  # of the oldest row of the batch under way
+        self._late = 0  # rows that were written again during a failed attempt are due by then
+        self._failures = 0  # in a row
+        self._stopping = threading.Event()
+        self._callbacks: list[Callable[[], object]] = []
+        self._thread = threading.Thread(target=self._run, name="slabcache-flusher", daemon=True)
+        self._thread.start()
+
+    # ---- for the cache ---------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def flush(self, cache: WriteBehindCache, deadline: float | None) -> None:
+        """Return when all that was written before the call is in the store; TimeoutError at the deadline."""
+        until = time.monotonic_ns()
+        with self.changed:
+            self._until = max(self._until, until)
+            self._awake.set()
+            while not self._is_saved(cache, until):
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    unsaved = cache._unsaved()[0]
+                    cause = self.last_error if self._failures else None
+                    raise TimeoutError(f"{unsaved} rows are not in the store yet") from cause
+                self.changed.wait(left)
+
+    def wait_for_room(self, attempts: int, deadline: float | None) -> bool:
+        """Return when an attempt after number `attempts` has freed room; False at the deadline."""
+        with self.changed:
+            self._hurry += 1
+            self._awake.set()
+            try:
+                while self.attempts == attempts:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    self.changed.wait(left)
+            finally:
+                self._hurry -= 1
+        return True
+
+    def call_for_room(self, attempts: int, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back from some thread when an attempt after number `attempts` has freed room. What is returned
+        is to be called when nobody waits any more."""
+        with self.changed:
+            self._hurry += 1
+            if self.attempts == attempts:
+                self._callbacks.append(callback)
+                self._awake.set()
+                callback = _nothing
+
+        def leave() -> None:
+            with self.changed:
+                self._hurry -= 1
+
+        callback()
+        return leave
+
+    def oldest(self, cache: WriteBehindCache) -> float:
+        """Seconds since the oldest unsaved entry became dirty; 0.0 when there is none."""
+        with self.changed:
+            since = [number for number in (self._batch_since, cache._unsaved()[3]) if number]
+        return max(0.0, (time.monotonic_ns() - min(since)) / 1e9) if since else 0.0
+
+    def reset_counts(self) -> None:
+        with self.changed:
+            self.counts = Counts()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._awake.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _is_saved(self, cache: WriteBehindCache, until: int) -> bool:
+        """Whether what was written no later than `until` is in the store. Needs `changed`."""
+        if self._batch_since is not None and self._batch_since <= until:
+            return False
+        unsaved, _, _, since = cache._unsaved()
+        return unsaved == 0 or since > max(until, self._late)
+
+    # ---- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            cache = self._cache()
+            if cache is None:
+                return
+            if not self._work(cache):
+                self._stopping.wait(self._delay())  # whoever wakes it, a store that fails gets its time
+                continue
+            timeout = self._sleep(cache)
+            if timeout is None:
+                del cache  # nothing to lose: it may go
+            self._awake.wait(timeout)
+            self._awake.clear()
+
+    def _work(self, cache: WriteBehindCache) -> bool:
+        """Write all that is due; False when the store fails."""
+        while not self._stopping.is_set():
+            rows = self._take(cache)
+            if not len(rows.slots):
+                return True
+            if not self._write(cache, rows):
+                return False
+        return True
+
+    def _sleep(self, cache: WriteBehindCache) -> float | None:
+        """Seconds until something is due, None while nothing is unsaved. The cache is told, and looked at
+        once more after that: what came in before rings no bell."""
+        idle = cache._unsaved()[0] == 0
+        unsaved, pending, _, since = cache._sleep(SLEEP_IDLE if idle else SLEEP_UNTIL_DUE)
+        if unsaved == 0:
+            return None if idle else 0
+        if idle or pending or self._is_wanted(since):
+            return 0
+        return max(0, since + self._interval - time.monotonic_ns()) / 1e9
+
+    def _is_wanted(self, since: int) -> bool:
+        with self.changed:
+            return self._hurry > 0 or since <= max(self._until, self._late if self._until else 0)
+
+    def _take(self, cache: WriteBehindCache) -> Rows:
+        now = time.monotonic_ns()
+        with self.changed:
+            until = now if self._hurry else max(self._until, now - self._interval)
+            if self._until and self._late > self._until:
+                until = max(until, self._late)
+            rows = Rows(*cache._drain(max(until, 0), self._rows))
+            self._batch_since = int(rows.since.min()) if len(rows.slots) else None
+        return rows
+
+    def _write(self, cache: WriteBehindCache, rows: Rows) -> bool:
+        """Give a batch to the store; whether it took it. What it refuses for good is found by halving."""
+        deleted = rows.deleted
+        parts = [part for part in (rows.part(deleted), rows.part(~deleted)) if len(part.slots)]
+        while parts:
+            part = parts.pop()
+            try:
+                self._save(cache, part)
+            except BaseException as error:
+                if not isinstance(error, REFUSED) or isinstance(error, ClosedError):
+                    self._fail(cache, [part, *reversed(parts)], error)
+                    return False
+                if len(part.slots) == 1:
+                    self._reject(cache, part, error)
+                else:
+                    parts += reversed(part.halves())
+            else:
+                self._settle(cache, part)
+        with self.changed:
+            self._batch_since = None
+            recovered, self._failures = self._failures, 0
+            self.changed.notify_all()
+        if recovered:
+            log.warning("%s takes rows again, after %d failed attempts", self._name(), recovered)
+        return True
+
+    def _save(self, cache: WriteBehindCache, part: Rows) -> None:
+        keys = from_rows(cache._key_schema, part.keys)
+        if part.deleted[0]:
+            self._store.delete_many(keys)
+        else:
+            self._store.save_many(keys, from_rows(cache._value_schema, part.values))
+
+    def _settle(self, cache: WriteBehindCache, part: Rows, saved: bool = True) -> None:
+        cache._settle(part.slots, saved)
+        with self.changed:
+            if saved:
+                self.counts.flushes += 1
+                self.counts.flushed_rows += len(part.slots)
+            else:
+                self.counts.rejected_rows += len(part.slots)
+            self.attempts += 1
+            self.changed.notify_all()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def _reject(self, cache: WriteBehindCache, part: Rows, error: BaseException) -> None:
+        self._settle(cache, part, saved=False)
+        keys = from_rows(cache._key_schema, part.keys)
+        values = from_rows(cache._value_schema, part.values)
+        if self._on_rejected is None:
+            what = "the deletion" if part.deleted[0] else "a row"
+            log.error("%s refused %s for good: key %s: %s", self._name(), what, keys[0], error)
+            return
+        try:
+            self._on_rejected(keys, values, error)
+        except Exception:
+            log.exception("on_rejected raised")
+
+    def _fail(self, cache: WriteBehindCache, parts: list[Rows], error: BaseException) -> None:
+        kept = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        order = np.argsort(kept.since, kind="stable")
+        cache._restore(kept.slots[order], kept.since[order])
+        with self.changed:
+            self._batch_since = None
+            self._late = time.monotonic_ns()
+            self._failures += 1
+            first = self._failures == 1
+            self.counts.flush_errors += 1
+            self.last_error = error
+            self.changed.notify_all()
+        if first:
+            log.warning("%s fails; rows are kept and tried again: %r", self._name(), error)
+
+    def _delay(self) -> float:
+        """Seconds until the next attempt: doubled after each failure, with jitter."""
+        return min(FIRST_DELAY * 2.0 ** min(self._failures - 1, 20), LONGEST_DELAY) * random.uniform(0.5, 1)
+
+    def _name(self) -> str:
+        return type(self._store).__name__
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,137 @@
+"""Loads from a store: concurrent misses of one key load it once, and those of several load together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slabcache.rows import as_rows, from_rows
+
+if TYPE_CHECKING:
+    from slabcache._record import Schema
+    from slabcache.stores.base import Store
+
+__all__ = ["Flight", "Loader", "Place"]
+
+Array = np.ndarray[Any, Any]
+
+LOADS = 2  # at the same time; misses that come meanwhile wait for the next one, and share it
+
+
+class Flight:
+    """The keys of one load, and what it has found once it is `done`."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []  # packed
+        self.since = -1  # number of the last write before the first of its keys was missed
+        self.done = False
+        self.values: Array | None = None
+        self.found: Array | None = None
+        self.error: BaseException | None = None
+        self.callbacks: list[Callable[[], object]] = []
+
+
+Place = tuple[Flight, int]  # of a key
+
+
+class Loader:
+    """Thread safety: every method may be called from any thread. Whoever waits first carries out a load."""
+
+    def __init__(self, store: Store, key_schema: Schema, value_schema: Schema) -> None:
+        self._store = store
+        self._key_schema = key_schema
+        self._value_schema = value_schema
+        self._changed = threading.Condition()  # owns all that follows
+        self._places: dict[bytes, Place] = {}  # of keys that are being loaded, or will be
+        self._next = Flight()
+        self._running = 0
+        self._threads: ThreadPoolExecutor | None = None
+
+    def submit(self, keys: list[bytes], since: int) -> list[Place]:
+        """Where the values of packed keys will be found; those that nobody loads yet join the next flight."""
+        with self._changed:
+            places = []
+            for key in keys:
+                place = self._places.get(key)
+                if place is None:
+                    flight = self._next
+                    place = self._places[key] = flight, len(flight.keys)
+                    flight.keys.append(key)
+                    flight.since = since if flight.since < 0 else min(flight.since, since)
+                places.append(place)
+            return places
+
+    def wait(self, flights: Iterable[Flight]) -> None:
+        """Return when all flights are done; what one of them raised is raised."""
+        for flight in flights:
+            while True:
+                with self._changed:
+                    while not flight.done and not (flight is self._next and self._running < LOADS):
+                        self._changed.wait()
+                    if flight.done:
+                        break
+                    self._depart()
+                self._fly(flight)
+            if flight.error is not None:
+                raise flight.error
+
+    def call_when_done(self, flight: Flight, callback: Callable[[], object]) -> None:
+        """Call back from some thread when a flight is done; nobody needs to wait for it."""
+        with self._changed:
+            if not flight.done:
+                flight.callbacks.append(callback)
+                self._start_waiting_flight()
+                return
+        callback()
+
+    def close(self) -> None:
+        """End the threads that carry out loads for event loops."""
+        with self._changed:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False)
+
+    def _depart(self) -> Flight:
+        """The next flight starts; a new one gathers keys. Needs the lock."""
+        flight, self._next = self._next, Flight()
+        self._running += 1
+        return flight
+
+    def _start_waiting_flight(self) -> None:
+        """Start the next flight in a thread of ours if an event loop waits for it. Needs the lock."""
+        if self._next.callbacks and self._running < LOADS:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(LOADS, thread_name_prefix="slabcache-load")
+            self._threads.submit(self._fly, self._depart())
+
+    def _fly(self, flight: Flight) -> None:
+        try:
+            packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
+            values, found = self._store.load_many(from_rows(self._key_schema, packed))
+            flight.values, flight.found = self._checked(values, found, len(packed))
+        except BaseException as error:
+            flight.error = error
+        with self._changed:
+            for key in flight.keys:
+                del self._places[key]
+            flight.done = True
+            self._running -= 1
+            self._changed.notify_all()
+            self._start_waiting_flight()
+        for callback in flight.callbacks:
+            callback()
+
+    def _checked(self, values: object, found: object, count: int) -> tuple[Array, Array]:
+        """What a store has returned, as packed rows and bools."""
+        rows = as_rows(self._value_schema, values)
+        flags = np.asarray(found)
+        if len(rows) != count or flags.shape != (count,) or flags.dtype != np.bool_:
+            raise RuntimeError(
+                f"{type(self._store).__name__}.load_many: {count} keys need {count} values and {count} "
+                f"bools, not {len(rows)} and {flags.dtype} of shape {flags.shape}"
+            )
+        return rows, flags

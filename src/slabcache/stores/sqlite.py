@@ -1,0 +1,258 @@
+"""The store in an SQLite file: nothing to set up, and a table that a person can query."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slabcache.errors import RowsRejected
+from slabcache.schema import Description, Role, describe
+from slabcache.stores.columns import Column, columns_of
+from slabcache.stores.sqlite_connections import Connections
+from slabcache.stores.sqlite_table import Table, TableDiffersError
+
+__all__ = ["SQLiteStore"]
+
+Array = np.ndarray[Any, Any]
+
+_BUSY_TIMEOUT_MAX = 2_000_000  # seconds; SQLite counts milliseconds in 32 bits
+_WRITE_ATTEMPTS = 10  # each fails only when the file has been replaced once more meanwhile
+
+# A page is written whole however little of it has changed, so small rows want small pages.
+_SMALL_ROW = 100  # bytes
+_SMALL_ROW_PAGE = 1024  # bytes
+_LOG_SIZE = 40 << 20  # bytes in the write-ahead log when it is copied into the table
+_WRITER_CACHE = 64 << 20  # bytes of pages kept by the connection that writes, at most
+
+
+class SQLiteStore:
+    """Rows in a table of an SQLite file, for `slabcache.WriteBehindCache`.
+
+    Parameters
+    ----------
+    path
+        The file; it is created where there is none, its directory is not. Beside it lie `-wal` and `-shm`,
+        which belong to it: copy or move all three, and not while it is open.
+    table
+        Name of the table, created where there is none.
+    key, value
+        Dtypes as `SlabCache` takes them; each field is a column. One that is not structured is the column
+        `key` or `value`.
+    busy_timeout
+        Seconds to wait for another process that writes to the file, before `sqlite3.OperationalError`.
+
+    Integers and booleans are columns of integers, and u8 one of signed integers: 2**63 and above appear as
+    negative numbers, in two's complement. Times are their count of units. NaN is NULL. S<n> and V<n> are
+    blobs, and so is a subarray: its elements, little-endian.
+
+    What `save_many` and `delete_many` have done when they return survives a crash of the process, of the
+    system, and a loss of power, as far as the disk keeps what it has confirmed (write-ahead log,
+    `synchronous=FULL`): each is one transaction. Any thread and any process may use the same file at the same
+    time; readers wait for nobody. `fork` waits for the calls under way and closes all connections; parent
+    and child each open their own.
+
+    When the file is removed or replaced while it is open, that is logged as a warning, and calls go on with
+    the file that is there, or a new one: a row is never acknowledged that went into a file without a name.
+
+    Raises
+    ------
+    TypeError
+        A dtype that no cache can have.
+    ValueError
+        A path, a name or a timeout that cannot be used, two columns of the same name, or a table that has
+        other columns, types or another primary key.
+    sqlite3.Error
+        The file cannot be opened.
+
+    >>> import tempfile, os
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(directory.name, "states.db")
+    >>> store = SQLiteStore(path, table="states", key="u8", value=[("seen", "u8"), ("mentions", "u4")])
+    >>> store.save_many(np.array([7, 8], "u8"), np.array([(1001, 2), (1002, 0)], store.value_dtype))
+    >>> values, found = store.load_many(np.array([8, 9, 7], "u8"))
+    >>> values["seen"], found
+    (array([1002,    0, 1001], dtype=uint64), array([ True, False,  True]))
+    >>> store.close()
+    >>> directory.cleanup()
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        table: str,
+        key: npt.DTypeLike,
+        value: npt.DTypeLike,
+        busy_timeout: float = 5.0,
+    ) -> None:
+        self._descriptions: dict[Role, Description] = {
+            "key": describe(key, "key"),
+            "value": describe(value, "value"),
+        }
+        self._key, self._value = columns_of(key, value)
+        self._table = Table(table, self._key, self._value)
+        if not 0 <= busy_timeout <= _BUSY_TIMEOUT_MAX:
+            raise ValueError(f"busy_timeout must be 0 to {_BUSY_TIMEOUT_MAX} seconds, not {busy_timeout}")
+        self._connections = Connections(_absolute(path), busy_timeout, self._configure)
+        try:
+            with self._connections.writing():
+                pass
+        except TableDiffersError as error:
+            # Later it is no ValueError, as that would say that the rows are at fault.
+            raise ValueError(str(error)) from None
+
+    @property
+    def key_dtype(self) -> np.dtype[Any]:
+        """The dtype of keys, as it was given."""
+        return self._descriptions["key"].dtype
+
+    @property
+    def value_dtype(self) -> np.dtype[Any]:
+        """The dtype of values, as it was given."""
+        return self._descriptions["value"].dtype
+
+    def load_many(self, keys: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """`(values, found)` for n keys, in their order; repeated keys are fine. Values not found are zero.
+
+        All rows are from one moment: never one half of a batch that another thread or process saves.
+        O(n log rows). Raises `sqlite3.Error` when the file cannot be read, `ValueError` when somebody else
+        has written what the dtype cannot hold, and `ClosedError`.
+        """
+        self._check(keys, "key")
+        count = len(keys)
+        values = np.zeros(count, self.value_dtype)
+        found = np.zeros(count, np.bool_)
+        order = _table_order(self._key, keys)
+        rows = self._fetch(_driver_rows(self._key, keys[order]), count)
+        if rows:
+            positions, *columns = zip(*rows, strict=True)
+            places = order[np.array(positions)]
+            loaded = np.zeros(len(rows), self.value_dtype)
+            for column, items in zip(self._value, columns, strict=True):
+                column.from_driver(list(items), loaded)
+            values[places] = loaded
+            found[places] = True
+        return values, found
+
+    def save_many(self, keys: Array, values: Array) -> None:
+        """Create or overwrite n rows, all or none; of a repeated key the last row stays. O(n log rows).
+
+        Raises
+        ------
+        slabcache.RowsRejected
+            The table has a constraint or trigger, added by somebody, that refuses a row.
+        sqlite3.Error, OSError
+            Anything else: a lock held for longer than `busy_timeout`, a full disk. Nothing is saved; the
+            same call may succeed later.
+        ClosedError
+            The store is closed.
+        """
+        self._check(keys, "key")
+        self._check(values, "value")
+        if len(keys) != len(values):
+            raise ValueError(f"{len(keys)} keys do not match {len(values)} values")
+        order = _table_order(self._key, keys)
+        lists = [column.to_driver(keys[order]) for column in self._key]
+        lists += [column.to_driver(values[order]) for column in self._value]
+        self._write(lambda connection: connection.executemany(self._table.upsert, zip(*lists, strict=True)))
+
+    def delete_many(self, keys: Array) -> None:
+        """Delete those of n rows that there are, all or none. O(n log rows); raises as `save_many`."""
+        self._check(keys, "key")
+        rows = _driver_rows(self._key, keys[_table_order(self._key, keys)])
+        self._write(lambda connection: connection.executemany(self._table.delete, rows))
+
+    def close(self) -> None:
+        """Close the file, when the calls under way have ended. Further calls raise `ClosedError`, but for
+        this one."""
+        self._connections.close()
+
+    def _check(self, rows: Array, role: Role) -> None:
+        wanted = self._descriptions[role]
+        base, shape = wanted.dtype.subdtype or (wanted.dtype, ())
+        is_packed = rows.dtype == wanted.packed and rows.ndim == 1
+        if not is_packed and not (rows.dtype == base and rows.ndim >= 1 and rows.shape[1:] == shape):
+            raise TypeError(
+                f"{role}s must be a one-dimensional array of {wanted.dtype}, not one of {rows.dtype} and "
+                f"shape {rows.shape}"
+            )
+
+    def _configure(self, connection: sqlite3.Connection, is_writer: bool) -> None:
+        """Settings of a new connection, and the table."""
+        page = _SMALL_ROW_PAGE if self._table.row_size <= _SMALL_ROW else 4096
+        connection.execute(f"PRAGMA page_size = {page}")  # of a file that is still empty
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"SQLite cannot keep a write-ahead log here, but {mode!r}")
+        connection.execute("PRAGMA synchronous = FULL")
+        if is_writer:
+            (page,) = connection.execute("PRAGMA page_size").fetchone()
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_SIZE // page}")
+            connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE // 1024}")
+        self._table.prepare(connection)
+
+    def _fetch(self, rows: list[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
+        """(position in `rows`, *value columns) of each row that there is."""
+        found: list[tuple[Any, ...]] = []
+        with self._connections.reading() as opened:
+            connection = opened.connection
+            connection.execute("BEGIN")
+            variables = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+            start = 0
+            for size, statement in self._table.selects(count, variables):
+                asked = list(itertools.chain.from_iterable(rows[start : start + size]))
+                piece = connection.execute(statement, asked).fetchall()
+                found += [(start + at, *values) for at, *values in piece] if start else piece
+                start += size
+            connection.execute("COMMIT")
+        return found
+
+    def _write(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """One transaction, in the file that is at the path after it."""
+        try:
+            for _ in range(_WRITE_ATTEMPTS):
+                with self._connections.writing() as opened:
+                    opened.connection.execute("BEGIN IMMEDIATE")
+                    work(opened.connection)
+                    opened.connection.execute("COMMIT")
+                    if opened.is_there():
+                        return
+        except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+            raise RowsRejected(f"SQLite refuses a row: {error}") from error
+        raise sqlite3.OperationalError("the file is replaced again and again while rows are saved")
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """The path, whatever the working directory will be. An absolute one is no URI either."""
+    text = os.fsdecode(path)
+    if text in ("", ":memory:"):
+        raise ValueError(
+            f"path {text!r} stands for a database without a file, which nobody else can open; name a file"
+        )
+    if "\0" in text:
+        raise ValueError(f"path {text!r} has a NUL character; name a file")
+    return Path(text).absolute()
+
+
+def _table_order(columns: tuple[Column, ...], keys: Array) -> npt.NDArray[np.intp]:
+    """Positions of the keys as the table has them, so that neighbours come from one page. Equal keys keep
+    their order. V<n> is left out: numpy cannot sort it, and nothing depends on it."""
+    parts = []
+    for column in columns:
+        part = column.field_of(keys)
+        if column.kind == "unsigned64":
+            parts.append(part.astype(column.dtype, copy=False).view("i8"))
+        elif column.kind != "raw":
+            parts.append(part)
+    return np.lexsort(parts[::-1]) if parts else np.arange(len(keys))
+
+
+def _driver_rows(columns: tuple[Column, ...], keys: Array) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.to_driver(keys) for column in columns), strict=True))

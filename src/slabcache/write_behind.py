@@ -1,0 +1,536 @@
+"""`WriteBehindCache`: a cache in front of a store, read through and written behind.
+
+Calls that have to wait are generators: they yield what they wait for, a load or room, and go on once it is
+there. The calls of this file wait for it by blocking, those of `aio.py` in an event loop.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import time
+import weakref
+from collections.abc import Generator, MutableMapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from slabcache._write_behind import ABSENT, DONE, FULL, MISSING, Request, WriteBehindCore
+from slabcache.aio import AsyncCalls
+from slabcache.errors import BackpressureError
+from slabcache.flusher import Flusher, OnRejected, Room
+from slabcache.loader import Flight, Loader
+from slabcache.mapping import SlabMapping
+from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
+from slabcache.stats import Stats
+from slabcache.stores.base import Store
+
+__all__ = ["WriteBehindCache", "WriteBehindStats"]
+
+log = logging.getLogger("slabcache")
+
+Array = np.ndarray[Any, Any]
+Result = TypeVar("Result")
+_MISSING: Any = object()
+
+
+Need = list[Flight] | Room
+Steps = Generator[Need, None, Result]
+
+
+class WriteBehindStats(NamedTuple):
+    """The counts of `Stats`, and how the writing goes.
+
+    `hits` to `capacity` are those of the cache in memory; an entry that is linked back after its eviction
+    counts as an insertion. The others are about rows on their way to the store.
+    """
+
+    hits: int
+    misses: int
+    insertions: int
+    updates: int
+    deletions: int
+    evictions: int
+    size: int
+    capacity: int
+    dirty: int  # rows that the store does not have yet, pending ones and deletions included
+    pending: int  # of them, those evicted
+    flushes: int  # calls of the store that succeeded
+    flushed_rows: int  # rows that it has confirmed
+    flush_errors: int  # attempts that failed
+    rejected_rows: int  # rows that it has refused for good
+    oldest_dirty_age: float  # seconds since the oldest of the dirty ones became so; 0.0 when there is none
+    last_error: BaseException | None  # of the last attempt that failed
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits among all look-ups; 0.0 before the first."""
+        return Stats(*self[:8]).hit_ratio
+
+
+class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
+    """A typed LRU cache in front of a store: what is not in memory is loaded, what is written is saved later.
+
+    Reads see every write that was acknowledged, by any thread, stored or not. A write is acknowledged as soon
+    as it is in memory; a thread gives it to the store at most `flush_interval` seconds later, or soon after
+    its eviction. No acknowledged write leaves memory before the store has confirmed it. What a crash of the
+    process loses is what was written since the last `flush()` and is not in the store yet.
+
+    Parameters
+    ----------
+    capacity
+        Entries at most, 1 to 2**32 - 2, besides those that were evicted and are not saved yet.
+    store
+        What holds the rows; its dtypes are those of the cache. `close()` closes it.
+    flush_interval
+        Seconds that a row may be newer in memory than in the store. Many writes of a row within are one.
+    flush_rows
+        Rows at most that the store gets in one call.
+    max_pending
+        Evicted rows that may wait for the store; by default a quarter of the capacity.
+        `capacity + max_pending` different rows can be unsaved before a write waits.
+    backpressure_timeout
+        Seconds that a write waits at most; by default as long as it takes.
+    default
+        The value of rows that the store does not have. Without one they are absent.
+    on_rejected
+        Called as `on_rejected(keys, values, error)` with arrays of what the store refused for good, by the
+        thread that writes; deleted rows have a value that means nothing. By default such rows are logged as
+        errors.
+    exit_timeout
+        Seconds that leaving the interpreter waits for rows to be saved, if the cache has not been closed.
+
+    Thread safety: as for `SlabCache`. After `fork()` the child may read, with what was in memory then; its
+    writes raise `RuntimeError`, and it writes nothing behind.
+
+    >>> import tempfile
+    >>> from slabcache.stores import SQLiteStore
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> store = SQLiteStore(folder.name + "/rows.db", table="counts", key="u8", value="u4")
+    >>> with WriteBehindCache(1000, store, default=0) as counts:
+    ...     counts.increment(7), counts.increment(7, by=2)
+    (1, 3)
+    >>> store = SQLiteStore(folder.name + "/rows.db", table="counts", key="u8", value="u4")
+    >>> with WriteBehindCache(1000, store) as counts:
+    ...     counts[7]
+    3
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        store: Store,
+        *,
+        flush_interval: float = 30.0,
+        flush_rows: int = 1000,
+        max_pending: int | None = None,
+        backpressure_timeout: float | None = None,
+        default: Any = None,
+        on_rejected: OnRejected | None = None,
+        exit_timeout: float = 30.0,
+    ) -> None:
+        for name in ("key_dtype", "value_dtype", "load_many", "save_many", "delete_many", "close"):
+            if not hasattr(store, name):
+                raise TypeError(f"store: {type(store).__name__} has no {name}; see slabcache.stores.Store")
+        if on_rejected is not None and not callable(on_rejected):
+            raise TypeError(f"on_rejected must be callable, not {type(on_rejected).__name__}")
+        interval = _seconds("flush_interval", flush_interval)
+        self._patience = (
+            None if backpressure_timeout is None else _seconds("backpressure_timeout", backpressure_timeout)
+        )
+        self._exit_timeout = _seconds("exit_timeout", exit_timeout)
+        rows = _count("flush_rows", flush_rows, 1)
+        if max_pending is None:
+            max_pending = max(capacity // 4, 1) if isinstance(capacity, int) else 1
+        pending = _count("max_pending", max_pending, 0)
+        super().__init__(capacity, pending, store.key_dtype, store.value_dtype, default)
+        self.store = store
+        self._loader = Loader(store, self._key_schema, self._value_schema)
+        self._flusher = Flusher(self, store, interval, rows, on_rejected)
+        self._has_default = default is not None
+        _open_caches[id(self)] = self
+
+    # ---- what it is ------------------------------------------------------------------------------------
+
+    def stats(self) -> WriteBehindStats:  # type: ignore[override]
+        """Counts since construction or `reset_stats()`, the size, and how the writing goes. O(1)."""
+        unsaved, pending, _, _ = self._unsaved()
+        counts = self._flusher.counts
+        return WriteBehindStats(
+            *self._stats(),
+            unsaved,
+            pending,
+            counts.flushes,
+            counts.flushed_rows,
+            counts.flush_errors,
+            counts.rejected_rows,
+            self._flusher.oldest(self),
+            self._flusher.last_error,
+        )
+
+    def reset_stats(self) -> None:
+        """Set the counts of `stats()` to zero; the size and what is unsaved stay. O(1)."""
+        super().reset_stats()
+        self._flusher.reset_counts()
+
+    # ---- one key ---------------------------------------------------------------------------------------
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, written as `default` first where there is none; counted as a look-up."""
+        return self._drive(self._setting_default(key, default))
+
+    def update_fields(self, key: Any, /, **fields: Any) -> None:
+        """Overwrite some fields of the entry, which is loaded where need be. O(fields)."""
+        self._drive(self._updating_fields(key, fields))
+
+    def __delitem__(self, key: Any) -> None:
+        self._drive(self._popping(key, _MISSING))
+
+    def pop(self, key: Any, default: Any = _MISSING) -> Any:
+        """Delete the entry of `key`, in the store too, and return its value, or `default`."""
+        return self._drive(self._popping(key, default))
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Delete the least recent entry in memory, in the store too, and return it as `(key, value)`."""
+        item = self._delete_least_recent()
+        if item is None:
+            raise KeyError("the cache is empty")
+        return item
+
+    def clear(self) -> None:
+        """Delete all entries in memory, in the store too; what only the store has stays. O(size)."""
+        while self._delete_least_recent() is not None:
+            pass
+
+    # ---- many keys -------------------------------------------------------------------------------------
+
+    def get_many(self, keys: Any, *, out: Array | None = None) -> tuple[Array, Array]:
+        """The values of n keys, as in `SlabCache.get_many`; those that are missing are loaded together."""
+        return self._drive(self._getting(keys, out, counted=True, moves=True))
+
+    def peek_many(self, keys: Any, *, out: Array | None = None) -> tuple[Array, Array]:
+        """What `get_many` returns, without counting, changing the order or keeping what was loaded."""
+        return self._drive(self._getting(keys, out, counted=False, moves=False))
+
+    def contains_many(self, keys: Any) -> Array:
+        """Whether each of n keys has a row, in memory or in the store, or a default."""
+        return self._drive(self._getting(keys, None, counted=False, moves=False))[1]
+
+    def touch_many(self, keys: Any) -> Array:
+        """Make the entries of n keys the most recent, loading them where need be; whether each has a row."""
+        return self._drive(self._getting(keys, None, counted=False, moves=True))[1]
+
+    def put_many(self, keys: Any, values: Any, *, return_evicted: bool = False) -> Any:
+        """Write n entries, all or none: as `SlabCache.put_many`.
+
+        Raises
+        ------
+        BackpressureError
+            There was no room for `backpressure_timeout` seconds.
+        ValueError
+            There are more different keys than can be unsaved.
+        """
+        return self._drive(self._putting(keys, values, return_evicted))
+
+    def delete_many(self, keys: Any) -> Array:
+        """Delete the entries of n keys, in the store too; whether each had a row. All or none."""
+        return self._drive(self._deleting(keys))
+
+    def increment_many(self, keys: Any, field: str | None = None, by: Any = 1) -> tuple[Array, Array]:
+        """Add to a numeric field of n entries, loaded where need be: as `SlabCache.increment_many`."""
+        return self._drive(self._incrementing(keys, field, by))
+
+    # ---- the store -------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when all that was written before the call is in the store.
+
+        Raises
+        ------
+        TimeoutError
+            It is not after `timeout` seconds; it says how many rows are unsaved, and goes on trying.
+        """
+        self._check_open()
+        if not self._forked:
+            self._flusher.flush(self, _deadline(timeout))
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flush, then close the store and refuse all further calls. Nothing more happens the second time.
+
+        Raises
+        ------
+        TimeoutError
+            Rows are unsaved after `timeout` seconds. The cache stays open, and goes on trying.
+        """
+        if self.closed:
+            return
+        if not self._forked:
+            self._flusher.flush(self, _deadline(timeout))
+        if not self._close():
+            return
+        _open_caches.pop(id(self), None)
+        if self._forked:
+            return
+        self._flusher.flush(self, None)  # writes that came in between
+        self._flusher.stop()
+        self._loader.close()
+        self.store.close()
+
+    def __enter__(self) -> WriteBehindCache:
+        self._check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wake(self) -> None:
+        self._flusher.wake()
+
+    # ---- how calls run ---------------------------------------------------------------------------------
+
+    def _drive(self, steps: Steps[Result]) -> Result:
+        """Run a call, blocking while it waits."""
+        try:
+            while True:
+                need = next(steps)
+                if not isinstance(need, Room):
+                    self._loader.wait(need)
+                elif not self._flusher.wait_for_room(*need):
+                    raise self._no_room()
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            steps.close()
+
+    def _no_room(self) -> BackpressureError:
+        error = BackpressureError(
+            f"{self._unsaved()[0]} rows wait for the store, and there is no room for more; "
+            "nothing was changed"
+        )
+        error.__cause__ = self._flusher.last_error
+        return error
+
+    def _loading(self, request: Request) -> Steps[None]:
+        """Have the missing rows of a request loaded."""
+        rows, keys, since = self._missing(request)
+        if not len(rows):
+            return
+        packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
+        places = self._loader.submit(packed, since)
+        flights = list(dict.fromkeys(flight for flight, _ in places))
+        yield flights
+        if len(flights) == 1:
+            where = {flights[0]: np.arange(len(places))}
+        else:
+            where = {
+                flight: np.array([row for row, place in enumerate(places) if place[0] is flight])
+                for flight in flights
+            }
+        positions = np.array([position for _, position in places])
+        for flight, which in where.items():
+            assert flight.values is not None
+            assert flight.found is not None
+            at = positions[which]
+            request.supply(rows[which], flight.values[at], flight.found[at], flight.since)
+
+    def _changing(self, request: Request, attempt: Any) -> Steps[None]:
+        """Attempt a change until nothing is missing and there is room."""
+        deadline = None
+        while True:
+            attempts = self._flusher.attempts
+            status = attempt()
+            if status == DONE:
+                return
+            if status == MISSING:
+                yield from self._loading(request)
+            elif not request.has_first and len(request) > 1:
+                self._check_size(request.find_first())
+            else:
+                deadline = deadline or _deadline(self._patience)
+                yield Room(attempts, deadline)
+
+    def _check_size(self, distinct: int) -> None:
+        if distinct > self._slots:
+            raise ValueError(
+                f"{distinct} different keys are more than the {self._slots} that can be unsaved; "
+                "cut the batch up, or raise capacity or max_pending"
+            )
+
+    def _reading(self, request: Request) -> Steps[None]:
+        while not self._read(request):
+            yield from self._loading(request)
+
+    def _getting(
+        self, keys: Any, out: Array | None, *, counted: bool, moves: bool
+    ) -> Steps[tuple[Array, Array]]:
+        self._check_open()
+        request = Request(self, keys, counted, moves)
+        shape = _shape(keys, request)
+        target = None if out is None else out_array(self._value_schema, out, shape)
+        yield from self._reading(request)
+        if target is not None:
+            write_rows(self._value_schema, request.values.reshape(shape), target)
+            return out, request.found.reshape(shape)  # type: ignore[return-value]
+        values = from_rows(self._value_schema, request.values)
+        return (values, request.found) if shape else (values[0, ...], request.found.reshape(()))
+
+    def _read_one(self, key: Any, counted: bool, moves: bool) -> Any:
+        return self._drive(self._reading_one(key, counted, moves))
+
+    def _reading_one(self, key: Any, counted: bool, moves: bool) -> Steps[Any]:
+        request = self._request_one(key, counted, moves)
+        yield from self._reading(request)
+        return self._value_schema.decode_rows(request.values)[0] if request.found[0] else ABSENT
+
+    def _request_one(self, key: Any, counted: bool = False, moves: bool = False) -> Request:
+        self._check_open()
+        return Request(self, self._key_schema.encode_rows([key]), counted, moves)
+
+    def _put_one(self, key: Any, value: Any) -> None:
+        self._drive(self._putting_one(key, value))
+
+    def _putting_one(self, key: Any, value: Any) -> Steps[None]:
+        keys, values = self._key_schema.encode_rows([key]), self._value_schema.encode_rows([value])
+        yield from self._putting(keys, values, False)
+
+    def _putting(self, keys: Any, values: Any, return_evicted: bool) -> Steps[Any]:
+        self._check_open()
+        rows, value_rows = as_rows(self._key_schema, keys), as_rows(self._value_schema, values)
+        if len(rows) != len(value_rows):
+            raise ValueError(f"{len(rows)} keys do not match {len(value_rows)} values")
+        evicted = self._put(rows, value_rows, None, return_evicted)
+        if evicted is not None:
+            return evicted
+        request = Request(self, rows.copy())
+        value_rows = value_rows.copy()  # nobody may change it while this waits
+
+        def attempt() -> int:
+            nonlocal evicted
+            evicted = self._put(request.keys, value_rows, request, return_evicted)
+            return DONE if evicted is not None else FULL
+
+        self._check_size(request.find_first())
+        yield from self._changing(request, attempt)
+        return evicted
+
+    def _incrementing(self, keys: Any, field: str | None, by: Any) -> Steps[tuple[Array, Array]]:
+        self._check_open()
+        schema = self._value_schema
+        request = Request(self, keys)
+        position = schema.number_position_of(field)
+        deltas = as_deltas(schema, position, by, len(request))
+        results: Array = np.empty(0)
+        done = 0
+
+        def attempt() -> int:
+            nonlocal results, done
+            status, results, done = self._increment(request, position, deltas)
+            return status
+
+        yield from self._changing(request, attempt)
+        if done < len(request):
+            raise OverflowError(
+                f"{schema.label(position)}: the sum in row {done} is out of range; "
+                "the rows before it are done"
+            )
+        results = results.astype(schema.dtype if field is None else schema.dtype[field], copy=False)
+        shape = _shape(keys, request)
+        return results.reshape(shape), request.found.reshape(shape)
+
+    def _increment_one(self, key: Any, field: str | None, by: Any) -> Any:
+        return self._drive(self._incrementing_one(key, field, by))
+
+    def _incrementing_one(self, key: Any, field: str | None, by: Any) -> Steps[Any]:
+        values, found = yield from self._incrementing(self._key_schema.encode_rows([key]), field, [by])
+        return values[0].item() if found[0] else ABSENT
+
+    def _updating_fields(self, key: Any, fields: dict[str, Any]) -> Steps[None]:
+        request = self._request_one(key)
+        chosen, data = self._value_schema.encode_fields(fields)
+        yield from self._changing(request, lambda: self._update_fields(request, chosen, data))
+        if not request.found[0]:
+            raise KeyError(key)
+
+    def _setting_default(self, key: Any, default: Any) -> Steps[Any]:
+        request = self._request_one(key)
+        value: bytes | None = None
+        yield from self._changing(request, lambda: self._set_default(request, value))
+        if not request.found[0]:
+            # It is looked at only where it is needed. A look-up has been counted.
+            value = self._value_schema.encode_rows([default]).tobytes()
+            request = self._request_one(key)
+            yield from self._changing(request, lambda: self._set_default(request, value))
+        return self._value_schema.decode_rows(request.values)[0]
+
+    def _deleting(self, keys: Any) -> Steps[Array]:
+        self._check_open()
+        request = Request(self, keys)
+        yield from self._changing(request, lambda: self._delete(request))
+        return request.found.reshape(_shape(keys, request))
+
+    def _popping(self, key: Any, default: Any) -> Steps[Any]:
+        request = self._request_one(key)
+        yield from self._changing(request, lambda: self._delete(request))
+        if request.found[0]:
+            return self._value_schema.decode_rows(request.values)[0]
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    # ---- what it has not -------------------------------------------------------------------------------
+
+    def __copy__(self) -> WriteBehindCache:
+        raise TypeError("a WriteBehindCache cannot be copied: both would write to one store; take snapshot()")
+
+    def __deepcopy__(self, memo: object) -> WriteBehindCache:
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a WriteBehindCache cannot be pickled; take snapshot()")
+
+
+MutableMapping.register(WriteBehindCache)
+
+_open_caches: weakref.WeakValueDictionary[int, WriteBehindCache] = weakref.WeakValueDictionary()
+
+
+def _seconds(name: str, number: float) -> float:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(number).__name__}")
+    if not 0 <= number < math.inf or number > 1e9:
+        raise ValueError(f"{name} must be from 0 to 1e9 seconds, not {number}")
+    return float(number)
+
+
+def _count(name: str, number: int, least: int) -> int:
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        raise TypeError(f"{name} must be an integer, not {type(number).__name__}")
+    if not least <= int(number) < 2**32:
+        raise ValueError(f"{name} must be from {least} to {2**32 - 1}, not {number}")
+    return int(number)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _shape(keys: Any, request: Request) -> tuple[int, ...]:
+    """Of the results: those of a zero-dimensional array are, too."""
+    return () if isinstance(keys, (np.ndarray, np.generic)) and keys.ndim == 0 else (len(request),)
+
+
+def _flush_at_exit() -> None:
+    for cache in list(_open_caches.values()):
+        if cache.closed or cache._forked:
+            continue
+        try:
+            cache.close(cache._exit_timeout)
+        except TimeoutError as error:
+            log.error("leaving the interpreter: %s", error)
+        except Exception:
+            log.exception("leaving the interpreter: the cache could not be closed")
+
+
+atexit.register(_flush_at_exit)

@@ -1,0 +1,614 @@
+"""The rules of a cache before a store, one example each."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slabcache import BackpressureError, ClosedError, RowsRejected, SlabCache, WriteBehindCache
+from write_behind.faulty_store import FaultyStore
+
+STATES = {
+    "key": [("user", "u8"), ("channel", "u8")],
+    "value": [("seen", "u8"), ("mentions", "u4"), ("pinned", "u8")],
+}
+
+
+def make(
+    store: FaultyStore | None = None, capacity: int = 8, **options: Any
+) -> tuple[FaultyStore, WriteBehindCache]:
+    store = store or FaultyStore()
+    return store, WriteBehindCache(capacity, store, **{"flush_interval": 1000.0, **options})
+
+
+# ---- reading -----------------------------------------------------------------------------------------
+
+
+def test_records_are_read_through_and_written_behind() -> None:
+    store = FaultyStore(**STATES, rows={(1, 2): (10, 0, 0)})
+    _, cache = make(store, default=(0, 0, 0))
+    assert cache[1, 2].seen == 10
+    assert cache.increment((1, 2), "mentions") == 1
+    assert cache.increment((5, 5), "mentions", by=3) == 3
+    cache.update_fields((7, 7), seen=9)
+    assert cache[7, 7] == (9, 0, 0)
+    cache.flush()
+    assert store.rows == {(1, 2): (10, 1, 0), (5, 5): (0, 3, 0), (7, 7): (9, 0, 0)}
+    cache.close()
+
+
+def test_a_default_is_created_clean_and_is_found() -> None:
+    store, cache = make(default=7)
+    assert cache.get(1, 99) == 7
+    assert 2 in cache
+    assert cache.contains_many([3]).tolist() == [True]
+    assert cache.stats().dirty == 0
+    assert len(cache) == 1
+    assert cache.pop(4) == 7
+    cache.close()
+    assert store.rows == {}
+
+
+def test_peek_and_in_ask_the_store_and_keep_nothing() -> None:
+    _, cache = make(FaultyStore(rows={1: 10}))
+    assert cache.peek(1) == 10
+    assert 1 in cache
+    assert cache.contains_many([1, 2]).tolist() == [True, False]
+    assert len(cache) == 0
+    assert cache.stats()[:2] == (0, 0)
+    cache.close()
+
+
+def test_the_missing_keys_of_a_batch_are_loaded_at_once() -> None:
+    store, cache = make(FaultyStore(rows={1: 10, 2: 20}))
+    values, found = cache.get_many([1, 2, 1, 3])
+    assert values.tolist() == [10, 20, 10, 0]
+    assert found.tolist() == [True, True, True, False]
+    assert store.loads == [[1, 2, 3]]
+    assert cache.stats()[:2] == (1, 3) or cache.stats()[:2] == (0, 4)
+    cache.close()
+
+
+def test_batches_that_run_without_the_gil() -> None:
+    rows = {key: key for key in range(0, 3000, 2)}
+    store, cache = make(FaultyStore(rows=rows), capacity=1000, max_pending=5000, default=0)
+    keys = np.arange(3000)
+    assert cache.get_many(keys)[0].tolist() == [key if key % 2 == 0 else 0 for key in range(3000)]
+    assert cache.increment_many(keys, by=1)[0].tolist() == [key + 1 if key % 2 == 0 else 1 for key in range(3000)]
+    assert cache.delete_many(keys[:600]).all()
+    cache.put_many(keys[300:900], keys[300:900] * 10)
+    cache._check()
+    cache.close()
+    expected = {key: key + 1 if key % 2 == 0 else 1 for key in range(600, 3000)}
+    assert store.rows == expected | {key: key * 10 for key in range(300, 900)}
+
+
+def test_out_is_filled_and_returned() -> None:
+    _, cache = make(FaultyStore(rows={1: 10}))
+    out = np.zeros(2, "i8")
+    values, _ = cache.get_many(np.array([1, 2]), out=out)
+    assert values is out
+    assert out.tolist() == [10, 0]
+    single, found = cache.get_many(np.array(1, "u8"))
+    assert single.shape == found.shape == ()
+    cache.close()
+
+
+def test_concurrent_misses_of_one_key_load_it_once() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.gate.clear()
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(cache.get, 1) for _ in range(8)]
+        store.loading.wait()
+        store.gate.set()
+        assert [result.result() for result in results] == [10] * 8
+    assert store.loads == [[1]]
+    cache.close()
+
+
+def test_concurrent_misses_of_several_keys_are_loaded_together() -> None:
+    store, cache = make(FaultyStore(rows={key: key * 10 for key in range(20)}), capacity=32)
+    store.gate.clear()
+    with ThreadPoolExecutor(20) as pool:
+        results = [pool.submit(cache.get, key) for key in range(20)]
+        store.loading.wait()
+        while len(cache._loader._places) < 20:
+            pass
+        store.gate.set()
+        assert [result.result() for result in results] == [key * 10 for key in range(20)]
+    assert sorted(key for load in store.loads for key in load) == list(range(20))
+    assert len(store.loads) <= 4
+    cache.close()
+
+
+def test_a_write_during_a_load_wins() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(cache.get, 1)
+        store.loading.wait()
+        cache[1] = 11
+        store.gate.set()
+        assert result.result() == 11
+    assert cache[1] == 11
+    cache.close()
+
+
+def test_a_write_during_a_load_wins_though_it_has_left_memory() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}), capacity=1, max_pending=1)
+
+    class Late:
+        """The load has read the old row when the write comes, is saved and evicted."""
+
+        def __init__(self) -> None:
+            self.once = True
+
+        def __call__(self, keys: Any) -> Any:
+            answer = FaultyStore.load_many(store, keys)
+            if self.once:
+                self.once = False
+                cache[1] = 11
+                cache.flush()
+                cache[2] = 2
+                cache.flush()
+            return answer
+
+    store.load_many = Late()  # type: ignore[method-assign]
+    assert cache[1] == 11
+    assert store.loads == [[1], [1]]
+    cache.close()
+
+
+def test_a_failed_load_raises_to_all_who_waited_and_is_not_cached() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.failing_loads = OSError("down")
+    store.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        results = [pool.submit(cache.get, 1) for _ in range(3)]
+        store.loading.wait()
+        store.gate.set()
+        for result in results:
+            with pytest.raises(OSError, match="down"):
+                result.result()
+    store.failing_loads = None
+    assert cache[1] == 10
+    cache.close()
+
+
+def test_a_store_that_answers_with_the_wrong_shape_is_named() -> None:
+    store, cache = make()
+    store.load_many = lambda keys: (np.zeros(5, "i8"), np.zeros(5, bool))  # type: ignore[method-assign, assignment]
+    with pytest.raises(RuntimeError, match="FaultyStore.load_many"):
+        cache[1]
+    cache.close()
+
+
+def test_a_read_that_finds_no_room_is_not_cached() -> None:
+    store, cache = make(FaultyStore(rows={9: 90}), capacity=2, max_pending=0)
+    store.failure = OSError("down")
+    cache.put_many([1, 2], [1, 2])
+    assert cache[9] == 90
+    assert len(cache) == 2
+    assert 9 in cache
+    store.failure = None
+    cache.close()
+
+
+# ---- writing behind ------------------------------------------------------------------------------------
+
+
+def test_many_writes_of_a_key_are_one_row() -> None:
+    store, cache = make()
+    for number in range(100):
+        cache[1] = number
+    cache.flush()
+    assert store.saves == [{1: 99}]
+    cache.close()
+
+
+def test_rows_go_in_batches_oldest_first() -> None:
+    store, cache = make(capacity=10, flush_rows=3)
+    for key in range(7):
+        cache[key] = key
+    cache.flush()
+    assert [list(save) for save in store.saves] == [[0, 1, 2], [3, 4, 5], [6]]
+    cache.close()
+
+
+def test_what_is_evicted_is_written_soon_and_readable_until_then() -> None:
+    store, cache = make(capacity=2)
+    store.gate.clear()
+    cache.put_many([1, 2, 3], [10, 20, 30])
+    store.saving.wait()
+    assert cache.stats().pending >= 0
+    assert cache[1] == 10
+    store.gate.set()
+    cache.close()
+    assert store.rows == {1: 10, 2: 20, 3: 30}
+    assert store.loads == []
+
+
+def test_an_entry_is_written_when_it_is_due() -> None:
+    store, cache = make(flush_interval=0.01)
+    cache[1] = 10
+    store.saving.wait()
+    cache.flush()
+    assert store.rows == {1: 10}
+    cache.close()
+
+
+def test_a_deletion_is_written_behind_and_reads_as_absent_meanwhile() -> None:
+    store, cache = make(FaultyStore(rows={1: 10, 2: 20}))
+    assert cache.pop(1) == 10
+    del cache[2]
+    with pytest.raises(KeyError):
+        del cache[2]
+    with pytest.raises(KeyError):
+        cache[1]
+    assert store.rows == {1: 10, 2: 20}
+    cache.flush()
+    assert store.rows == {}
+    cache.close()
+
+
+def test_a_failing_store_keeps_rows_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    store, cache = make(FaultyStore(rows={5: 50}))
+    store.failure = OSError("down")
+    cache[1] = 10
+    with caplog.at_level(logging.WARNING, "slabcache"):
+        with pytest.raises(TimeoutError, match="1 rows are not in the store"):
+            cache.flush(0.3)
+        assert cache[5] == 50
+        assert cache[1] == 10
+        stats = cache.stats()
+        assert stats.dirty == 1
+        assert stats.flush_errors >= 2
+        assert stats.last_error is store.failure
+        assert stats.oldest_dirty_age > 0.1
+        store.failure = None
+        cache.flush()
+    assert store.rows == {5: 50, 1: 10}
+    assert [record.message.split(";")[0].split(",")[0] for record in caplog.records] == [
+        "FaultyStore fails",
+        "FaultyStore takes rows again",
+    ]
+    cache.close()
+
+
+@pytest.mark.parametrize(
+    "refusal", [RowsRejected("no"), ValueError("no"), TypeError("no"), OverflowError("no")]
+)
+def test_a_refused_row_is_found_and_does_not_hold_up_others(refusal: Exception) -> None:
+    rejected = []
+    store, cache = make(
+        capacity=100,
+        on_rejected=lambda keys, values, error: rejected.append((keys.tolist(), values.tolist(), error)),
+    )
+    store.refused = {13, 77}
+    store.refusal = refusal
+    cache.put_many(range(100), range(100))
+    cache.flush()
+    assert rejected == [([13], [13], refusal), ([77], [77], refusal)]
+    assert store.rows == {key: key for key in range(100) if key not in store.refused}
+    assert cache.stats().rejected_rows == 2
+    assert 13 not in cache
+    cache._check()
+    cache.close()
+
+
+def test_a_refused_row_is_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.refused = {1}
+    del cache[1]
+    with caplog.at_level(logging.ERROR, "slabcache"):
+        cache.flush()
+    assert "refused the deletion for good: key 1" in caplog.text
+    assert cache[1] == 10
+    assert cache.stats().rejected_rows == 1
+    cache.close()
+
+
+def test_a_writer_waits_for_room_and_goes_on() -> None:
+    store, cache = make(capacity=2, max_pending=1)
+    store.gate.clear()
+    cache.put_many([1, 2, 3], [1, 2, 3])
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(cache.__setitem__, 4, 4)
+        store.saving.wait()
+        assert not writer.done()
+        store.gate.set()
+        writer.result()
+    assert cache[4] == 4
+    cache.close()
+    assert store.rows == {key: key for key in (1, 2, 3, 4)}
+
+
+def test_a_writer_that_waits_in_vain_changes_nothing() -> None:
+    store, cache = make(FaultyStore(rows={9: 90}), capacity=2, max_pending=1, backpressure_timeout=0.02)
+    store.failure = OSError("down")
+    cache.put_many([1, 2, 3], [1, 2, 3])
+    for write in (
+        lambda: cache.__setitem__(4, 4),
+        lambda: cache.increment(9),
+        lambda: cache.increment_many([9, 9]),
+        lambda: cache.delete_many([9]),
+        lambda: cache.put_many([1, 4], [10, 40]),
+        lambda: cache.setdefault(8, 80),
+        lambda: cache.pop(9),
+    ):
+        with pytest.raises(BackpressureError, match="nothing was changed"):
+            write()
+    assert cache.get_many([1, 2, 3, 9])[0].tolist() == [1, 2, 3, 90]
+    cache[1] = 11  # it is unsaved already
+    with pytest.raises(ValueError, match="4 different keys"):
+        cache.put_many(range(4), range(4))
+    cache.put_many([1, 1, 1, 1], [1, 2, 3, 4])
+    store.failure = None
+    cache.close()
+    assert store.rows == {9: 90, 1: 4, 2: 2, 3: 3}
+
+
+def test_an_overflow_changes_nothing() -> None:
+    store, cache = make(FaultyStore(value="u1", rows={1: 250, 2: 0}))
+    with pytest.raises(OverflowError):
+        cache.increment(1, by=6)
+    assert cache.stats().dirty == 0
+    with pytest.raises(OverflowError, match="row 1"):
+        cache.increment_many([2, 1], by=[1, 6])
+    cache.close()
+    assert store.rows == {1: 250, 2: 1}
+
+
+def test_close_says_how_many_rows_are_unsaved_and_goes_on_trying() -> None:
+    store, cache = make()
+    store.failure = OSError("down")
+    cache.put_many([1, 2], [1, 2])
+    with pytest.raises(TimeoutError, match="2 rows"):
+        cache.close(0.05)
+    store.failure = None
+    cache.close()
+    cache.close()
+    assert store.closed == 1
+    assert store.rows == {1: 1, 2: 2}
+
+
+def test_a_closed_cache_refuses_calls() -> None:
+    _, cache = make()
+    cache[1] = 1
+    cache.close()
+    for call in (
+        lambda: cache[1],
+        lambda: cache.get(1),
+        lambda: cache.__setitem__(1, 2),
+        lambda: cache.increment(1),
+        lambda: cache.get_many([1]),
+        lambda: cache.put_many([1], [1]),
+        lambda: cache.delete_many([1]),
+        lambda: cache.pop(1, None),
+        lambda: cache.setdefault(1, 1),
+        lambda: cache.popitem(),
+        lambda: cache.flush(),
+        lambda: cache.__enter__(),
+    ):
+        with pytest.raises(ClosedError):
+            call()
+    assert issubclass(ClosedError, ValueError)
+
+
+def test_it_is_a_mapping_of_what_is_in_memory_and_cannot_be_copied() -> None:
+    _, cache = make(FaultyStore(rows={9: 90}))
+    cache.update({1: 10, 2: 20})
+    assert dict(cache.items()) == {1: 10, 2: 20}
+    assert list(reversed(cache)) == [2, 1]
+    assert cache == {1: 10, 2: 20}
+    assert not hasattr(cache, "resize")
+    for copying in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="WriteBehindCache"):
+            copying(cache)
+    cache.clear()
+    assert len(cache) == 0
+    cache.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"capacity": 0}, ValueError),
+        ({"flush_interval": -1}, ValueError),
+        ({"flush_interval": "1"}, TypeError),
+        ({"flush_rows": 0}, ValueError),
+        ({"max_pending": -1}, ValueError),
+        ({"max_pending": 1.5}, TypeError),
+        ({"backpressure_timeout": float("nan")}, ValueError),
+        ({"default": "x"}, TypeError),
+        ({"on_rejected": 5}, TypeError),
+        ({"store": object()}, TypeError),
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception]) -> None:
+    arguments: dict[str, Any] = {"capacity": 8, "store": FaultyStore(), **options}
+    with pytest.raises(error, match=next(iter(options)).replace("default", "value")):
+        WriteBehindCache(**arguments)
+
+
+# ---- asyncio -------------------------------------------------------------------------------------------
+
+
+def test_calls_for_asyncio() -> None:
+    async def main() -> None:
+        store, cache = make(FaultyStore(rows={1: 10, 2: 20}), capacity=2, max_pending=1)
+        store.gate.clear()
+        first = asyncio.create_task(cache.aget(1))
+        second = asyncio.create_task(cache.aget_many([1, 2, 3]))
+        while not store.loads:
+            await asyncio.sleep(0)  # the loop is free while the load waits
+        store.gate.set()
+        assert await first == 10
+        assert (await second)[0].tolist() == [10, 20, 0]
+        await cache.aset(5, 50)
+        assert await cache.aincrement(5) == 51
+        assert await cache.aincrement(1, by=5) == 15
+        with pytest.raises(KeyError):
+            await cache.aincrement(99)
+        assert await cache.aget(99, "none") == "none"
+        store.gate.clear()
+        await cache.aput_many([7], [70])
+        waiting = asyncio.create_task(cache.aset(8, 80))
+        while not store.saving.is_set():
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        store.gate.set()
+        await waiting
+        await cache.aflush()
+        assert store.rows == {1: 15, 2: 20, 5: 51, 7: 70, 8: 80}
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+def test_backpressure_and_failed_loads_in_asyncio() -> None:
+    async def main() -> None:
+        store, cache = make(capacity=1, max_pending=0, backpressure_timeout=0.02)
+        store.failure = OSError("down")
+        await cache.aset(1, 1)
+        with pytest.raises(BackpressureError):
+            await cache.aset(2, 2)
+        store.failing_loads = OSError("no loads")
+        with pytest.raises(OSError, match="no loads"):
+            await cache.aget(3)
+        store.failure = None
+        await cache.aclose()
+        assert store.rows == {1: 1}
+
+    asyncio.run(main())
+
+
+# ---- threads, processes, the end -------------------------------------------------------------------------
+
+
+def test_many_threads_lose_nothing() -> None:
+    """Eviction, load, write, deletion and flush of the same keys meet all the time."""
+    threads, keys, rounds = 8, 12, 400
+    store, cache = make(capacity=3, max_pending=2, flush_interval=0.0, flush_rows=2, default=0)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            rng = np.random.default_rng(number)
+            for key in rng.integers(keys, size=rounds).tolist():
+                if key % 3 == 0:
+                    cache.increment_many([key, (key + 3) % keys], by=1)
+                else:
+                    cache.increment(key)
+                cache.get_many(rng.integers(keys, size=4))
+                cache[1000 + number] = key
+                cache.pop(1000 + number)
+        except BaseException as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failures
+    expected = [0] * keys
+    for number in range(threads):
+        rng = np.random.default_rng(number)
+        for key in rng.integers(keys, size=rounds).tolist():
+            expected[key] += 1
+            if key % 3 == 0:
+                expected[(key + 3) % keys] += 1
+    values, _ = cache.get_many(range(keys))
+    assert values.tolist() == expected
+    cache._check()
+    cache.close()
+    assert store.rows == dict(enumerate(expected))
+
+
+SCRIPT = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from write_behind.faulty_store import FaultyStore
+from slabcache import WriteBehindCache
+class Printing(FaultyStore):
+    def save_many(self, keys, values):
+        super().save_many(keys, values)
+        os.write(1, b"saved %d\\n" % len(keys))
+store = Printing(rows={{1: 10}})
+cache = WriteBehindCache(8, store, flush_interval=1000, exit_timeout=0.2)
+cache[2] = 20
+"""
+
+
+def run(body: str) -> subprocess.CompletedProcess[str]:
+    script = SCRIPT.format(tests=str(__import__("pathlib").Path(__file__).parent.parent)) + textwrap.dedent(
+        body
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_leaving_the_interpreter_flushes() -> None:
+    done = run("")
+    assert done.stdout == "saved 1\n", done.stderr
+    assert done.returncode == 0
+
+
+def test_leaving_the_interpreter_with_a_store_that_fails_is_a_log_line() -> None:
+    done = run("store.failure = OSError('down')")
+    assert done.returncode == 0
+    assert "leaving the interpreter: 1 rows are not in the store" in done.stderr
+
+
+def test_a_forked_child_reads_and_writes_nothing() -> None:
+    done = run(
+        """
+        child = os.fork()
+        if child == 0:
+            assert cache[2] == 20 and cache[1] == 10
+            for write in (
+                lambda: cache.__setitem__(3, 3), lambda: cache.put_many([3], [3]), lambda: cache.pop(1)
+            ):
+                try:
+                    write()
+                except RuntimeError as error:
+                    assert "forked" in str(error)
+                else:
+                    os._exit(3)
+            cache.close()
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "saved 1\n", "the parent's, at its exit"
+
+
+def test_what_a_plain_cache_does_it_does_too() -> None:
+    """Order of recency and evictions, with an empty store."""
+    plain = SlabCache(3, "u8", "i8")
+    _, cache = make(capacity=3, max_pending=100)
+    rng = np.random.default_rng(5)
+    for key in rng.integers(8, size=300).tolist():
+        plain[key] = key
+        cache[key] = key
+        assert list(cache.items()) == list(plain.items())
+    keys = rng.integers(8, size=50).astype("u8")
+    theirs = plain.put_many(keys, keys.astype("i8"), return_evicted=True)
+    ours = cache.put_many(keys, keys.astype("i8"), return_evicted=True)
+    assert [column.tolist() for column in ours] == [column.tolist() for column in theirs]
+    assert list(cache) == list(plain)
+    cache.close()

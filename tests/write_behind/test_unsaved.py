@@ -1,0 +1,178 @@
+"""States and rings of unsaved entries, without a thread: every step is the test's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN, WriteBehindCore
+
+CAPACITY, MAX_PENDING = 4, 3
+KEYS = st.integers(0, 11)
+NEVER = 2**63
+
+
+class Core(WriteBehindCore):
+    """Only what is in memory."""
+
+    def __init__(self, capacity: int = CAPACITY, max_pending: int = MAX_PENDING) -> None:
+        super().__init__(capacity, max_pending, "u8", "i8", None)
+
+    def _wake(self) -> None:
+        pass
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Core()
+        self.values: dict[int, int | None] = {}  # of unsaved keys; None: deleted
+        self.batch: set[int] = set()  # keys that the store has been given
+        self.rewritten: set[int] = set()  # keys written since then
+        self.rows = None
+        self.number = 0
+
+    @rule(key=KEYS)
+    def put(self, key: int) -> None:
+        self.number += 1
+        fits = key in self.values or len(self.values) < CAPACITY + MAX_PENDING
+        assert self.core._attempt_put(key, self.number) is fits
+        if fits:
+            self.write(key, self.number)
+
+    @rule(key=KEYS)
+    def read(self, key: int) -> None:
+        value = self.core._attempt(key, True, True)
+        if key in self.values:
+            assert value is ABSENT if self.values[key] is None else value == self.values[key]
+
+    @rule(key=KEYS)
+    def increment(self, key: int) -> None:
+        value = self.core._attempt_increment(key, None, 1)
+        if self.values.get(key) is not None:
+            self.write(key, self.values[key] + 1)
+            assert value == self.values[key]
+        elif key in self.values:
+            assert value is ABSENT
+        elif value is not UNKNOWN:  # it is in memory, clean
+            assert value is not NO_ROOM
+            self.write(key, value)
+
+    @rule()
+    def pop_least_recent(self) -> None:
+        keys = list(self.core._iterate(backward=False, with_key=True, with_value=False))
+        item = self.core._delete_least_recent()
+        assert (item is None) is (not keys)
+        if item is not None:
+            assert item[0] == keys[0]
+            self.write(keys[0], None)
+
+    @precondition(lambda self: self.rows is None)
+    @rule(limit=st.integers(1, 8))
+    def drain(self, limit: int) -> None:
+        rows = self.core._drain(NEVER, limit)
+        slots, _, deleted, keys, values = rows
+        assert len(slots) == min(limit, len(self.values))
+        for key, value, gone in zip(keys.tolist(), values.tolist(), deleted.tolist(), strict=True):
+            assert self.values[key] == (None if gone else value)
+            self.batch.add(key)
+        assert len(self.batch) == len(slots)
+        self.rows = rows
+        self.rewritten.clear()
+
+    @precondition(lambda self: self.rows is not None)
+    @rule(saved=st.booleans())
+    def settle(self, saved: bool) -> None:
+        self.core._settle(self.rows[0], saved)
+        for key in self.batch - self.rewritten:
+            value = self.values.pop(key)
+            if not saved and value is not None:
+                assert self.core._attempt(key, False, False) is UNKNOWN
+        self.end()
+
+    @precondition(lambda self: self.rows is not None)
+    @rule()
+    def restore(self) -> None:
+        order = np.argsort(self.rows[1], kind="stable")
+        self.core._restore(self.rows[0][order], self.rows[1][order])
+        self.end()
+
+    def end(self) -> None:
+        self.rows = None
+        self.batch.clear()
+
+    def write(self, key: int, value: int | None) -> None:
+        self.values[key] = value
+        self.rewritten.add(key)
+
+    @invariant()
+    def holds(self) -> None:
+        self.core._check()
+        unsaved, pending, deleted, _ = self.core._unsaved()
+        assert unsaved == len(self.values)
+        assert deleted == sum(value is None for value in self.values.values())
+        assert pending <= MAX_PENDING
+        for key, value in self.values.items():
+            found = self.core._attempt(key, False, False)
+            assert found is ABSENT if value is None else found == value
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+
+
+def test_exactly_so_many_unsaved_entries_fit() -> None:
+    core = Core(3, 2)
+    assert [core._attempt_put(key, key) for key in range(6)] == [True] * 5 + [False]
+    assert core._attempt_put(4, 40), "it is unsaved already"
+    core._check()
+
+
+def test_a_clean_entry_gives_way_where_no_more_may_pend() -> None:
+    core = Core(3, 1)
+    for key in range(3):
+        core._attempt_put(key, key)
+    rows = core._drain(NEVER, 3)
+    core._settle(rows[0], True)
+    for key in (10, 11, 12, 13):  # the last three evict clean entries, and one unsaved entry pends
+        assert core._attempt_put(key, key)
+    assert not core._attempt_put(14, 14)
+    core._check()
+
+
+def test_the_oldest_is_drained_first_and_pending_ones_before() -> None:
+    core = Core(2, 2)
+    core._attempt_put(1, 1)
+    core._attempt_put(2, 2)
+    core._attempt(1, True, True)
+    core._attempt_put(3, 3)  # evicts 2
+    assert core._drain(NEVER, 10)[3].tolist() == [2, 1, 3]
+
+
+def test_what_is_not_due_stays() -> None:
+    core = Core()
+    core._attempt_put(1, 1)
+    since = core._unsaved()[3]
+    assert len(core._drain(since - 1, 10)[0]) == 0
+    assert len(core._drain(since, 10)[0]) == 1
+
+
+def test_an_acknowledgement_does_not_clean_what_was_written_since() -> None:
+    core = Core()
+    core._attempt_put(1, 1)
+    rows = core._drain(NEVER, 10)
+    core._attempt_put(1, 2)
+    core._settle(rows[0], True)
+    assert core._unsaved()[0] == 1
+    assert core._drain(NEVER, 10)[4].tolist() == [2]
+
+
+def test_slot_numbers_from_elsewhere_are_refused() -> None:
+    core = Core()
+    with pytest.raises(ValueError, match="slots"):
+        core._settle(np.array([4_000_000_000], np.uint32), True)
+    with pytest.raises(ValueError, match="slots"):
+        core._restore(np.array([1], np.uint32), np.array([], np.uint64))
