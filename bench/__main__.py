@@ -25,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 REPEATED, REPEATED_FOR_RIVALS = ("scalar", "eviction", "batch", "resize", "scaling"), ("eviction",)
 #: Those that have a bar.
 OF_BARS = sorted([*REPEATED, "memory", "tail"])
+#: A test among them that has none, and takes long.
+IN_NO_BAR = "bench/test_tail.py::test_latency"
 PASSES, PASSES_OF_BARS = 4, 1
 #: Peers outside of a bar are measured for tables and curves, for which fewer turns will do.
 TURNS, TURNS_OF_OTHERS = 4, 2
@@ -94,6 +96,7 @@ def _command(
         *("-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning"),
         f"--benchmark-json={options.out / f'pass-{number}-{peers[-1]}.json'}",
         *(["--quick"] if options.quick else []),
+        *([f"--deselect={IN_NO_BAR}"] if options.bars else []),
     ]
 
 
