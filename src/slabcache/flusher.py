@@ -259,12 +259,12 @@ class Flusher:
                     parts += reversed(part.halves())
             else:
                 self._settle(cache, part)
+        if self._failures:  # told before anybody who waits for the batch goes on
+            log.warning("%s takes rows again, after %d failed attempts", self._name(), self._failures)
         with self.changed:
             self._batch_since = None
-            recovered, self._failures = self._failures, 0
+            self._failures = 0
             self.changed.notify_all()
-        if recovered:
-            log.warning("%s takes rows again, after %d failed attempts", self._name(), recovered)
         return True
 
     def _save(self, cache: WriteBehindCache, part: Rows) -> None:

@@ -32,11 +32,11 @@ def open_store(path: Path, key: Any = KEY, value: Any = VALUE, table: str = "sta
 
 
 def pairs(*rows: tuple[int, int]) -> np.ndarray:
-    return np.array(rows, KEY)
+    return np.array(list(rows), KEY)
 
 
 def states(*rows: tuple[int, int, int]) -> np.ndarray:
-    return np.array(rows, VALUE)
+    return np.array(list(rows), VALUE)
 
 
 def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -172,9 +172,9 @@ def test_many_rows_at_once(path: Path, count: int) -> None:
 
 def test_keys_and_rows_as_wide_as_can_be(path: Path) -> None:
     key = [(f"k{at}", "u1") for at in range(255)]
-    value = [(f"v{at}", "V1") for at in range(1000)]
+    value = [(f"v{at}", "V1") for at in range(200)]
     keys = np.random.default_rng(0).integers(0, 256, (300, 255), "u1").view(key)[:, 0]
-    values = np.random.default_rng(1).integers(0, 256, (300, 1000), "u1").view(value)[:, 0]
+    values = np.random.default_rng(1).integers(0, 256, (300, 200), "u1").view(value)[:, 0]
     with closing(open_store(path, key, value)) as store:
         store.save_many(keys, values)
         loaded, found = store.load_many(keys)

@@ -300,7 +300,15 @@ def test_a_log_that_is_removed(store: SQLiteStore, path: Path) -> None:
     path.with_name(path.name + "-wal").unlink()
     store.save_many(numbers(3), numbers(30))
     shutil.copytree(path.parent, path.parent / "copy")  # what a power loss would leave
-    assert contents(path.parent / "copy" / path.name)[3] == 30
+    assert contents(path.parent / "copy" / path.name) == {1: 10, 3: 30}
+    assert store.load_many(numbers(1, 3))[0].tolist() == [10, 30]
+
+
+def test_a_log_that_is_removed_and_nothing_is_saved_after(store: SQLiteStore, path: Path) -> None:
+    path.with_name(path.name + "-wal").unlink()
+    assert store.load_many(numbers(1))[0].tolist() == [10]
+    shutil.copytree(path.parent, path.parent / "copy")
+    assert contents(path.parent / "copy" / path.name) == {1: 10}
 
 
 def test_a_file_that_becomes_another_table(

@@ -321,7 +321,7 @@ BUSY = """
         store.save_many(keys + 1000, np.full(1000, os.getpid(), "u8"))
         assert (store.load_many(keys + 1000)[0] == os.getpid()).all()
 
-    for _ in range(20):
+    for _ in range(8):
         wait(child(work))
         store.load_many(keys)
     stop.set()

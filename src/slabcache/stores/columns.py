@@ -44,6 +44,18 @@ _KINDS: dict[str, ColumnKind] = {
     "m": "time",
 }
 
+# What a driver may give back. numpy would take more: text that looks like a number, or half of 1.5.
+_TAKEN: dict[ColumnKind, set[type]] = {
+    "integer": {int},
+    "unsigned64": {int},
+    "float": {float, int, type(None)},
+    "bool": {bool, int},
+    "text": {bytes},
+    "raw": {bytes},
+    "time": {int},
+    "array": {bytes},
+}
+
 
 class Column(NamedTuple):
     """One field of a key or value dtype, as a column of a table.
@@ -105,14 +117,17 @@ class Column(NamedTuple):
         ...
         ValueError: column 'key': -1 is out of range for uint16
         """
-        part = self.field_of(target)
         if len(items) != len(target):
             raise ValueError(f"column {self.name!r}: {len(items)} items are not {len(target)} rows")
         if not items:
             return
+        strange = set(map(type, items)) - _TAKEN[self.kind]
+        if strange:
+            names = " and ".join(sorted(kind.__name__ for kind in strange))
+            raise ValueError(f"column {self.name!r} holds {names}, which is not {self.dtype}")
         try:
-            part[...] = self._decoded(items)
-        except (TypeError, ValueError, ArithmeticError) as error:
+            self.field_of(target)[...] = self._decoded(items)
+        except (ValueError, ArithmeticError) as error:
             raise ValueError(f"column {self.name!r}: {error}") from None
 
     def _decoded(self, items: list[Any]) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = ["SQLiteStore"]
 Array = np.ndarray[Any, Any]
 
 _BUSY_TIMEOUT_MAX = 2_000_000  # seconds; SQLite counts milliseconds in 32 bits
+_LOG_PAUSE = 0.005  # seconds
 _WRITE_ATTEMPTS = 10  # each fails only when the file has been replaced once more meanwhile
 
 # A page is written whole however little of it has changed, so small rows want small pages.
@@ -100,6 +102,7 @@ class SQLiteStore:
         self._table = Table(table, self._key, self._value)
         if not 0 <= busy_timeout <= _BUSY_TIMEOUT_MAX:
             raise ValueError(f"busy_timeout must be 0 to {_BUSY_TIMEOUT_MAX} seconds, not {busy_timeout}")
+        self._busy_timeout = busy_timeout
         self._connections = Connections(_absolute(path), busy_timeout, self._configure)
         try:
             with self._connections.writing():
@@ -188,15 +191,28 @@ class SQLiteStore:
         """Settings of a new connection, and the table."""
         page = _SMALL_ROW_PAGE if self._table.row_size <= _SMALL_ROW else 4096
         connection.execute(f"PRAGMA page_size = {page}")  # of a file that is still empty
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise sqlite3.OperationalError(f"SQLite cannot keep a write-ahead log here, but {mode!r}")
+        self._keep_log(connection)
         connection.execute("PRAGMA synchronous = FULL")
         if is_writer:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_SIZE // page}")
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE // 1024}")
         self._table.prepare(connection)
+
+    def _keep_log(self, connection: sqlite3.Connection) -> None:
+        """Turn on the write-ahead log. Where two processes do so in a new file, SQLite lets neither wait, but
+        raises at once."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_LOG_PAUSE)
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"SQLite cannot keep a write-ahead log here, but {mode!r}")
 
     def _fetch(self, rows: list[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
         """(position in `rows`, *value columns) of each row that there is."""

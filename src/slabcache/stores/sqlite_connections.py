@@ -50,8 +50,11 @@ class Opened(NamedTuple):
     files: tuple[FileId | None, ...]  # of these paths
 
     def is_there(self) -> bool:
-        """Whether the paths still lead to these files."""
-        return all(map(_is_file, self.paths, self.files))
+        """Whether the paths still lead to these files, as far as can be told."""
+        try:
+            return all(map(_is_file, self.paths, self.files))
+        except OSError:
+            return False  # and opening them again raises what there is to raise
 
 
 class Connections:
@@ -67,6 +70,7 @@ class Connections:
         self._busy_timeout = busy_timeout
         self._configure = configure
         self._known: FileId | None = None  # the database file opened last
+        self._lost = False  # it was found to be gone; another may have its inode by now
         self._idle: list[Opened] = []
         self._writer: Opened | None = None
         self._closed = False
@@ -88,19 +92,17 @@ class Connections:
         """A connection of the caller's own, to the file that is there."""
         with self._call():
             opened = self._take_idle() or self._open(is_writer=False)
-            with _returned(opened, self._keep_idle):
+            with self._returned(opened, self._keep_idle):
                 yield opened
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Opened]:
         """The connection for writing, to the file that is there; for one thread at a time."""
         with self._call(), self._writing:
-            opened, self._writer = self._writer, None
-            if opened is not None and not opened.is_there():
-                _retire(opened)
-                opened = None
-            opened = opened or self._open(is_writer=True)
-            with _returned(opened, self._keep_writer):
+            if self._writer is not None and not self._writer.is_there():
+                self._retire_lost()
+            opened, self._writer = self._writer or self._open(is_writer=True), None
+            with self._returned(opened, self._keep_writer):
                 yield opened
 
     def close(self) -> None:
@@ -141,21 +143,39 @@ class Connections:
     # ---- connections -------------------------------------------------------------------------------
 
     def _take_idle(self) -> Opened | None:
-        while True:
-            with self._changed:
-                if not self._idle:
-                    return None
-                opened = self._idle.pop()
+        with self._changed:
+            opened = self._idle.pop() if self._idle else None
+        if opened is None or opened.is_there():
+            return opened
+        self._drop(opened)
+        # While others write they find out for themselves, and waiting for them could take long.
+        if self._writing.acquire(blocking=False):
+            try:
+                self._retire_lost()
+            finally:
+                self._writing.release()
+        return None
+
+    def _retire_lost(self) -> None:
+        """Close all that have lost their files and are not in use; with `_writing` held. All, before one is
+        opened: SQLite would have the new one share what it knows of a log that is gone."""
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for opened in idle:
             if opened.is_there():
-                return opened
-            _retire(opened)
+                self._keep_idle(opened)
+            else:
+                self._drop(opened)
+        if self._writer is not None and not self._writer.is_there():
+            self._drop(self._writer)
+            self._writer = None
 
     def _keep_idle(self, opened: Opened) -> None:
         with self._changed:
             if len(self._idle) < _IDLE_MAX:
                 self._idle.append(opened)
                 return
-        _retire(opened)
+        self._drop(opened)
 
     def _keep_writer(self, opened: Opened) -> None:
         self._writer = opened
@@ -182,20 +202,39 @@ class Connections:
             connection.close()
         raise sqlite3.OperationalError(f"{self._path} is replaced again and again while it is opened")
 
+    @contextlib.contextmanager
+    def _returned(self, opened: Opened, keep: Callable[[Opened], None]) -> Iterator[None]:
+        """`keep` the connection after the block, or close it when the block has left it in doubt."""
+        try:
+            yield
+        except BaseException as error:
+            if _is_rolled_back(opened.connection, error):
+                keep(opened)
+            else:
+                self._drop(opened)
+            raise
+        keep(opened)
+
+    def _drop(self, opened: Opened) -> None:
+        with self._changed, contextlib.suppress(OSError):
+            if opened.files[0] == self._known and not _is_file(opened.paths[0], self._known):
+                self._lost = True
+        _retire(opened)
+
     def _notice(self, file: FileId) -> None:
         with self._changed:
-            if self._known not in (None, file):
+            if self._lost or self._known not in (None, file):
                 self._notices.append(
                     f"{self._path} was removed or replaced while it was open: the rows saved until then are "
                     "not in the file that is there now; rows are saved into that one from here on"
                 )
-            self._known = file
+            self._known, self._lost = file, False
 
     def _close_all(self) -> None:
         while self._idle:
-            _retire(self._idle.pop())
+            self._drop(self._idle.pop())
         if self._writer is not None:
-            _retire(self._writer)
+            self._drop(self._writer)
             self._writer = None
 
     # ---- fork --------------------------------------------------------------------------------------
@@ -221,20 +260,6 @@ class Connections:
 # ---- one connection --------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _returned(opened: Opened, keep: Callable[[Opened], None]) -> Iterator[None]:
-    """`keep` the connection after the block, or close it when the block has left it in doubt."""
-    try:
-        yield
-    except BaseException as error:
-        if _is_rolled_back(opened.connection, error):
-            keep(opened)
-        else:
-            _retire(opened)
-        raise
-    keep(opened)
-
-
 def _is_rolled_back(connection: sqlite3.Connection, error: BaseException) -> bool:
     """Whether the connection is as good as before, after rolling back. One that met anything but a row it
     refuses or a lock of others is not trusted: it may hold on to a broken file."""
@@ -252,26 +277,29 @@ def _is_rolled_back(connection: sqlite3.Connection, error: BaseException) -> boo
 def _retire(opened: Opened) -> None:
     """Close a connection; a failure to do so changes nothing."""
     with contextlib.suppress(OSError, sqlite3.Error):
-        if not _is_file(opened.paths[0], opened.files[0]):
-            _leave_lost_file(opened)
+        if not opened.is_there():
+            _save_log(opened.connection)
+            if not _is_file(opened.paths[0], opened.files[0]):
+                _remove_log(opened)
     with contextlib.suppress(sqlite3.Error):
         opened.connection.close()
 
 
-def _leave_lost_file(opened: Opened) -> None:
-    """Remove the log and the index of a database that is no longer at its path.
+def _save_log(connection: sqlite3.Connection) -> None:
+    """Copy the log into its database: it may have been the log alone that was removed, or the database may
+    live on under another name."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    SQLite leaves them there, and would take them for those of the file that has come instead, which they
-    would damage. The log is first copied into its database, which may live on under another name.
-    """
-    with contextlib.suppress(sqlite3.Error):
-        if opened.connection.in_transaction:
-            opened.connection.execute("ROLLBACK")
-        opened.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+def _remove_log(opened: Opened) -> None:
+    """Remove the log and its index that a lost database has left behind. SQLite would take them for those of
+    the file that has come instead, and damage that."""
     directory = os.open(opened.paths[1].parent, os.O_RDONLY)
     try:
-        # Other processes do the same, and one may have opened the new file in the meantime. While it is
-        # open here, the inode of a removed file is not given to another.
+        # Other processes do the same, and one may have opened the new file in the meantime. While a removed
+        # file is open here, its inode is not given to another.
         with contextlib.suppress(OSError):
             fcntl.flock(directory, fcntl.LOCK_EX)
         for path, file in zip(opened.paths[1:], opened.files[1:], strict=True):
