@@ -1,0 +1,3 @@
+"""Faults of the process itself."""
+
+FAULTS = ()
