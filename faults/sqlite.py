@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
+import os
 import resource
 import subprocess
 import sys
@@ -11,17 +14,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from slabcache.stores import SQLiteStore
 
-from .load import COLD, KEY, VALUE, Load, contents, fill_cold, open_cache
+from .load import COLD, KEY, VALUE, Load, contents, fill_cold, open_cache, say
 from .report import Line
 
 __all__ = ["FAULTS"]
 
 NOTHING_LOST = "no acknowledged row is lost"
+PREFIX = "slabcache-faults-"  # of temporary folders
 BUSY_TIMEOUT = 0.5  # seconds
+CLONE_NEWNS = 0x20000  # of sched.h
+DISK = 64 << 20  # bytes
 ROOM = 128 << 10  # bytes that a file may still grow by when the disk is full
 
 HOLD = """
@@ -38,29 +43,27 @@ def open_store(path: Path) -> SQLiteStore:
     return SQLiteStore(path, table="states", key=KEY, value=VALUE, busy_timeout=BUSY_TIMEOUT)
 
 
-def with_load(
-    fault: Callable[[Path, Load, float], None], seconds: float, **options: Any
-) -> tuple[Load, dict[int, tuple[int, int]], int]:
-    """Load, fault, recovery; also how many attempts of the store failed."""
-    with tempfile.TemporaryDirectory(prefix="slabcache-faults-") as name:
-        path = Path(name) / "states.db"
-        fill_cold(path)
-        with open_cache(open_store(path), **options) as cache, Load(cache) as load:
-            time.sleep(1.0)
-            with load.faulty():
-                fault(path, load, seconds)
-            errors = cache.stats().flush_errors
-        return load, contents(path), errors
+Found = tuple[Load, dict[int, tuple[int, int]], int]
 
 
-def line_of(
-    fault: str, done: str, found: tuple[Load, dict[int, tuple[int, int]], int], promised: str = NOTHING_LOST
-) -> Line:
+def with_load(fault: Callable[[Path, Load, float], None], seconds: float, folder: Path) -> Found:
+    """Load, fault, recovery: the load, what is stored then, and how many attempts of the store failed."""
+    path = folder / "states.db"
+    fill_cold(path)
+    with open_cache(open_store(path)) as cache, Load(cache) as load:
+        time.sleep(1.0)
+        with load.faulty():
+            fault(path, load, seconds)
+        errors = cache.stats().flush_errors
+    return load, contents(path), errors
+
+
+def line_of(fault: str, done: str, found: Found) -> Line:
     load, stored, errors = found
     return Line(
         fault,
         done,
-        promised,
+        NOTHING_LOST,
         load.acknowledged(),
         len(load.lost(stored)),
         load.reads_meanwhile(),
@@ -87,7 +90,8 @@ def locked(quick: bool) -> Line:
     done = (
         f"another process holds `BEGIN EXCLUSIVE` for {seconds:g} s, with a busy timeout of {BUSY_TIMEOUT} s"
     )
-    return line_of("SQLite: file locked", done, with_load(hold_lock, seconds))
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
+        return line_of("SQLite: file locked", done, with_load(hold_lock, seconds, Path(name)))
 
 
 # ---- no space ---------------------------------------------------------------------------------------
@@ -101,15 +105,57 @@ def take_space(path: Path, load: Load, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def full_here(seconds: float) -> Line:
+def limited_here(folder: Path, seconds: float) -> Line:
     done = f"the system lets no file grow (`RLIMIT_FSIZE`) for {seconds:g} s"
-    return line_of("SQLite: disk full", done, with_load(take_space, seconds))
+    return line_of("SQLite: files cannot grow", done, with_load(take_space, seconds, folder))
 
 
-def full(quick: bool) -> Line:
-    """In a process of its own, which alone has the limit."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(full_here, 2.0 if quick else 6.0).result()
+def limited(quick: bool) -> Line:
+    return alone(limited_here, quick)
+
+
+def fill_disk(path: Path, load: Load, seconds: float) -> None:
+    filler = path.with_name("filler")
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):  # there is no more
+                while file.write(bytes(size)):
+                    pass
+    time.sleep(seconds)
+    load.fault_ends()
+    filler.unlink()
+
+
+def mount_small_disk(folder: Path) -> None:
+    """For this process alone, so that nothing is left behind whatever happens."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=True)
+
+
+def full_here(folder: Path, seconds: float) -> Line:
+    mount_small_disk(folder)
+    done = f"a file system of {DISK >> 20} MiB is filled to its last byte for {seconds:g} s"
+    return line_of("SQLite: disk full", done, with_load(fill_disk, seconds, folder))
+
+
+def full(quick: bool) -> Line | None:
+    if os.geteuid() != 0:
+        say("a small file system can be mounted by root only: left out")
+        return None
+    try:
+        return alone(full_here, quick)
+    except (OSError, subprocess.CalledProcessError) as error:
+        say(f"a small file system cannot be mounted here: left out ({error})")
+        return None
+
+
+def alone(fault: Callable[[Path, float], Line], quick: bool) -> Line:
+    """In a process of its own, which alone has the limit or the disk."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as name, ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(fault, Path(name), 2.0 if quick else 6.0).result()
 
 
 # ---- removed ---------------------------------------------------------------------------------------
@@ -118,7 +164,7 @@ def full(quick: bool) -> Line:
 def removed(quick: bool) -> Line:
     """Nothing is evicted here, nor due before `flush()`: so it is known which rows are unsaved."""
     seconds = 0.5 if quick else 2.0
-    with tempfile.TemporaryDirectory(prefix="slabcache-faults-") as name:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
         path = Path(name) / "states.db"
         fill_cold(path)
         cache = open_cache(open_store(path), capacity=50_000, flush_interval=3600)
@@ -153,4 +199,4 @@ def removed(quick: bool) -> Line:
     )
 
 
-FAULTS = (locked, full, removed)
+FAULTS = (locked, limited, full, removed)
