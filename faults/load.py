@@ -112,8 +112,6 @@ class Load:
     @contextlib.contextmanager
     def faulty(self) -> Iterator[None]:
         """The body begins the fault and ends it; here the cache then recovers, and the load ends."""
-        self._recent = []
-        self._faulty = True
         yield
         ended = time.monotonic()
         self.cache.flush(FLUSH_WITHIN)
@@ -121,6 +119,11 @@ class Load:
         time.sleep(0.2)  # it goes on as before
         self.rest()
         self.cache.flush(FLUSH_WITHIN)
+
+    def fault_begins(self) -> None:
+        """To be called when the fault has begun: what is acknowledged from here on is kept from the store."""
+        self._recent = []
+        self._faulty = True
 
     def fault_ends(self) -> None:
         """To be called before the fault does: what is read from here on does not count."""

@@ -80,6 +80,7 @@ def hold_lock(path: Path, load: Load, seconds: float) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
+        load.fault_begins()
         time.sleep(seconds)
         load.fault_ends()
         holder.communicate("\n")
@@ -100,6 +101,7 @@ def locked(quick: bool) -> Line:
 def take_space(path: Path, load: Load, seconds: float) -> None:
     largest = max(file.stat().st_size for file in path.parent.iterdir())
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest + ROOM, resource.RLIM_INFINITY))
+    load.fault_begins()
     time.sleep(seconds)
     load.fault_ends()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -121,6 +123,7 @@ def fill_disk(path: Path, load: Load, seconds: float) -> None:
             with contextlib.suppress(OSError):  # there is no more
                 while file.write(bytes(size)):
                     pass
+    load.fault_begins()
     time.sleep(seconds)
     load.fault_ends()
     filler.unlink()
@@ -178,6 +181,7 @@ def removed(quick: bool) -> Line:
             unsaved = cache.stats().dirty
             with load.faulty():
                 path.unlink()
+                load.fault_begins()
                 time.sleep(seconds)
                 load.fault_ends()
         stored = contents(path)

@@ -117,6 +117,7 @@ def run(kind: type[TroubledStore], seconds: float, fault: str, done: str, promis
             time.sleep(1.0)
             with load.faulty():
                 store.trouble.set()
+                load.fault_begins()
                 time.sleep(seconds)
                 load.fault_ends()
                 store.trouble.clear()
@@ -140,6 +141,7 @@ def blocking(quick: bool) -> Line:
             time.sleep(1.0)
             with load.faulty():
                 store.trouble.set()
+                load.fault_begins()
                 time.sleep(seconds)
                 broken = [] if times_out(cache) else ["flush(0.1) has returned though nothing was saved"]
                 broken += unreadable(load)
@@ -194,6 +196,7 @@ def refusing(quick: bool) -> Line:
             load.ignore = lambda key: bool(store.refuses(key))
             time.sleep(1.0)
             with load.faulty():
+                load.fault_begins()
                 time.sleep(seconds)
                 load.fault_ends()
         stored = contents(path)
