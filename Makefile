@@ -6,6 +6,7 @@
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
 # make bench | bench-docs | bench-bars | bench-quick | bench-native: other caches and the bars, CONTRIBUTING.md
+# make faults: what becomes of acknowledged writes when something breaks, CONTRIBUTING.md
 # make lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-docs bench-bars bench-quick bench-native test-debug test-release
+.PHONY: help demo test bench bench-docs bench-bars bench-quick bench-native faults test-debug test-release
 .PHONY: lint types coverage sanitize package clean
 
 help:
@@ -55,6 +56,10 @@ bench-quick: $(VENV)/.release $(VENV)/.bench
 # slabcache beside caches of Go and Rust, where their toolchains are.
 bench-native: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench.native $(BENCH_ARGS)
+
+# What becomes of acknowledged writes when the disk is full, the store fails, the process is killed.
+faults: $(VENV)/.release
+	$(BIN)/python -m faults $(FAULTS_ARGS)
 
 # ---- what contributors and CI run as well ---------------------------------------------------------
 

@@ -459,18 +459,21 @@ cdef inline void behind_settle(
 cdef inline void behind_restore(
     behind_t *behind, const slot_t *slots, const uint64_t *since, size_t count
 ) noexcept nogil:
-    """The store has not taken a batch: its rows are dirty again, as old as they were."""
+    """The store has not taken a batch: its rows are dirty again, as old as they were. Those written since are as
+    well, or as old as the oldest of all where that is older: `flush()` waits for what they were, too."""
     cdef size_t row
-    cdef slot_t slot
+    cdef slot_t slot, oldest
     cdef uint8_t *state
     for row in range(count, 0, -1):
         slot = slots[row - 1]
         state = behind_state(behind, slot)
         if state[0] & STATE_MASK == STATE_REDIRTIED:
-            if since[row - 1] <= behind.marks[ring_oldest(&behind.dirty)].since:
-                ring_unlink(&behind.dirty, slot)
-                ring_prepend(&behind.dirty, slot)
-                behind.marks[slot].since = since[row - 1]
+            ring_unlink(&behind.dirty, slot)
+            oldest = ring_oldest(&behind.dirty)
+            behind.marks[slot].since = since[row - 1]
+            if oldest != NIL and behind.marks[oldest].since < since[row - 1]:
+                behind.marks[slot].since = behind.marks[oldest].since
+            ring_prepend(&behind.dirty, slot)
         elif state[0] & STATE_MASK != STATE_FLUSHING:
             continue
         elif state[0] & STATE_EVICTED:

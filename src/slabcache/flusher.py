@@ -91,7 +91,6 @@ class Flusher:
         self._until = 0  # what became dirty no later is due
         self._hurry = 0  # writers that wait for room: everything is due
         self._batch_since: int | None = None  # of the oldest row of the batch under way
-        self._late = 0  # rows that were written again during a failed attempt are due by then
         self._failures = 0  # in a row
         self._stopping = threading.Event()
         self._callbacks: list[Callable[[], object]] = []
@@ -185,7 +184,7 @@ class Flusher:
         if self._batch_since is not None and self._batch_since <= until:
             return False
         unsaved, _, _, since = cache._unsaved()
-        return unsaved == 0 or since > max(until, self._late)
+        return unsaved == 0 or since > until
 
     # ---- the thread ------------------------------------------------------------------------------------
 
@@ -229,14 +228,12 @@ class Flusher:
 
     def _is_wanted(self, since: int) -> bool:
         with self.changed:
-            return self._hurry > 0 or since <= max(self._until, self._late if self._until else 0)
+            return self._hurry > 0 or since <= self._until
 
     def _take(self, cache: WriteBehindCache) -> Rows:
         now = time.monotonic_ns()
         with self.changed:
             until = now if self._hurry else max(self._until, now - self._interval)
-            if self._until and self._late > self._until:
-                until = max(until, self._late)
             rows = Rows(*cache._drain(max(until, 0), self._rows))
             self._batch_since = int(rows.since.min()) if len(rows.slots) else None
         return rows
@@ -307,7 +304,6 @@ class Flusher:
         cache._restore(kept.slots[order], kept.since[order])
         with self.changed:
             self._batch_since = None
-            self._late = time.monotonic_ns()
             self._failures += 1
             first = self._failures == 1
             self.counts.flush_errors += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import logging
 import pickle
 import subprocess
@@ -672,3 +673,41 @@ def test_what_a_plain_cache_does_it_does_too() -> None:
     assert [column.tolist() for column in ours] == [column.tolist() for column in theirs]
     assert list(cache) == list(plain)
     cache.close()
+
+
+def test_flush_ends_though_the_store_fails_now_and_then_and_writes_go_on() -> None:
+    """What is written after the call is none of its business, whatever has failed meanwhile."""
+
+    class Flaky(FaultyStore):
+        calls = 0
+        sound = False
+
+        def save_many(self, keys: np.ndarray, values: np.ndarray) -> None:
+            time.sleep(0.01)
+            self.calls += 1
+            if self.calls % 2 and not self.sound:
+                raise ConnectionError
+            super().save_many(keys, values)
+
+    store = Flaky()
+    cache = WriteBehindCache(400, store, flush_interval=0.2, flush_rows=50)
+    stop = threading.Event()
+
+    def write() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            cache[number * 7919 % 2000] = number
+            if number % 50 == 0:
+                time.sleep(0.004)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            cache.flush(30)
+    finally:
+        stop.set()
+        writer.join()
+        store.sound = True
+        cache.close()

@@ -1,0 +1,65 @@
+"""The table, and its place in docs/faults.md."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["PAGE", "Line", "conditions", "fill", "table"]
+
+PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
+HEADER = (
+    *("fault", "what was done", "promised", "rows acknowledged", "rows lost", "reads meanwhile"),
+    "recovered in, s",
+)
+
+
+@dataclass
+class Line:
+    """What came of one fault."""
+
+    fault: str
+    done: str
+    promised: str
+    acknowledged: str
+    lost: int  # of those that are promised
+    reads: str
+    recovered: float | None  # seconds
+    lost_note: str = ""  # what else became of rows
+    broken: list[str] = field(default_factory=list)  # promises that did not hold
+
+    def cells(self) -> list[str]:
+        recovered = "-" if self.recovered is None else f"{self.recovered:.2f}"
+        lost = f"{self.lost:,}" + (f"; {self.lost_note}" if self.lost_note else "")
+        return [self.fault, self.done, self.promised, self.acknowledged, lost, self.reads, recovered]
+
+    def failures(self) -> list[str]:
+        lost = [f"{self.lost:,} rows are lost where none may be"] if self.lost else []
+        return [f"{self.fault}: {failure}" for failure in (*lost, *self.broken)]
+
+
+def table(lines: Sequence[Line]) -> list[str]:
+    rule = [":---"] * 3 + ["---:", ":---", ":---", "---:"]
+    return [f"| {' | '.join(cells)} |" for cells in (HEADER, rule, *(line.cells() for line in lines))]
+
+
+def conditions() -> str:
+    return (
+        f"{platform.system()} {platform.machine()}, {platform.python_implementation()} "
+        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, slabcache {version('slabcache')}."
+    )
+
+
+def fill(page: str, lines: Sequence[str]) -> str:
+    """The page with its place filled."""
+
+    def place(match: re.Match[str]) -> str:
+        return "\n".join([match["begin"], *lines, match["end"]])
+
+    pattern = r"(?P<begin><!-- faults begin -->)\n.*?(?P<end><!-- faults end -->)"
+    return re.sub(pattern, place, page, flags=re.DOTALL)
