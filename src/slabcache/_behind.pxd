@@ -459,8 +459,8 @@ cdef inline void behind_settle(
 cdef inline void behind_restore(
     behind_t *behind, const slot_t *slots, const uint64_t *since, size_t count
 ) noexcept nogil:
-    """The store has not taken a batch: its rows are dirty again, as old as they were. Those written since are as
-    well, or as old as the oldest of all where that is older: `flush()` waits for what they were, too."""
+    """The store has not taken a batch: its rows are dirty again, as old as they were. So are those written
+    since, or as old as the oldest of all where that is older: `flush()` waits for what they were, too."""
     cdef size_t row
     cdef slot_t slot, oldest
     cdef uint8_t *state
