@@ -182,6 +182,16 @@ def test_keys_and_rows_as_wide_as_can_be(path: Path) -> None:
     assert loaded.tobytes() == values.tobytes()
 
 
+@pytest.mark.parametrize("limit", [2, 3, 100, 999])
+def test_a_build_of_sqlite_that_takes_few_parameters(store: SQLiteStore, limit: int) -> None:
+    keys = np.zeros(700, KEY)
+    keys["user_id"] = np.arange(700)
+    store.save_many(keys, np.zeros(700, VALUE))
+    with store._connections.reading() as opened:  # given back, and the one that is taken next
+        opened.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, limit)
+    assert store.load_many(keys)[1].all()
+
+
 def test_inputs_are_not_modified(store: SQLiteStore) -> None:
     keys, values = pairs((3, 1), (2, 2)), states((1, 2, 3), (4, 5, 6))
     before = keys.tobytes(), values.tobytes()

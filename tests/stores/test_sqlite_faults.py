@@ -106,6 +106,32 @@ def test_a_lock_held_for_less(path: Path) -> None:
     assert contents(path) == {1: 11}
 
 
+def test_a_lock_that_sqlite_does_not_wait_for(path: Path) -> None:
+    """As when two processes create the file: seldom, so the answers of SQLite are played here."""
+
+    class Connection:
+        def __init__(self, locked: int) -> None:
+            self.locked = locked
+
+        def execute(self, statement: str) -> Connection:
+            self.locked -= 1
+            if self.locked >= 0:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return self
+
+        def fetchone(self) -> tuple[str]:
+            return ("wal",)
+
+    with closing(open_store(path, busy_timeout=600)) as store:
+        store._keep_log(Connection(3))
+    with closing(open_store(path, busy_timeout=0)) as store:
+        store._keep_log(Connection(0))
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            store._keep_log(Connection(1))
+
+
 # ---- a disk that is full or broken ---------------------------------------------------------------------
 
 
@@ -288,6 +314,46 @@ def test_in_the_middle_of_a_save(path: Path, way: Callable[[Path], None], moment
         assert done
         assert contents(path) == {3: 30} | there
         assert store.load_many(numbers(1, 3, 5))[0].tolist() == [0, 30, there.get(5, 0)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("moment", ["connected", "configured"])
+def test_while_it_is_opened(
+    path: Path, way: Callable[[Path], None], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.joinpath("d").mkdir()
+    path = path.parent / "d" / "states.db"
+    there = {5: 50} if way is replace else {}
+    open_store(path).close()
+    struck: list[str] = []
+
+    def strike(now: str) -> None:
+        if now == moment and not struck:
+            struck.append(now)
+            if way is remove_all:
+                for end in ("-wal", "-shm"):  # before there is a log there is none to remove
+                    path.with_name(path.name + end).touch()
+            way(path)
+
+    connect, configure = sqlite3.connect, SQLiteStore._configure
+
+    def connecting(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        strike("connected")
+        return connection
+
+    def configured(store: SQLiteStore, connection: sqlite3.Connection, is_writer: bool) -> None:
+        configure(store, connection, is_writer)
+        strike("configured")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(sqlite3, "connect", connecting)
+        patches.setattr(SQLiteStore, "_configure", configured)
+        store = open_store(path)
+    with closing(store):
+        assert struck
+        store.save_many(numbers(3), numbers(30))
+        assert contents(path) == {3: 30} | there
 
 
 def test_a_file_that_is_moved_takes_its_rows_along(store: SQLiteStore, path: Path) -> None:

@@ -182,20 +182,19 @@ class Connections:
 
     def _open(self, is_writer: bool) -> Opened:
         for _ in range(_OPEN_ATTEMPTS):
-            # The same file before and after: then it is the one that SQLite has opened in between. A file
-            # that SQLite has just created is opened once more.
+            # The same file before and after: then it is the one that SQLite has opened in between. Where
+            # there was none, SQLite has created one, and opens it the next time.
             before = _file_at(self._path)
             connection = sqlite3.connect(
                 self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
             )
             try:
-                self._configure(connection, is_writer)
-                real = self._path.resolve()  # SQLite puts its other files beside the target of a link
-                paths = (self._path, *(real.with_name(real.name + end) for end in ("-wal", "-shm")))
-                files = tuple(map(_file_at, paths))
-                if before is not None and files[0] == before:
+                if before is not None and _is_file(self._path, before):
+                    self._configure(connection, is_writer)
+                    real = self._path.resolve()  # SQLite puts its other files beside the target of a link
+                    others = tuple(real.with_name(real.name + end) for end in ("-wal", "-shm"))
                     self._notice(before)
-                    return Opened(connection, paths, files)
+                    return Opened(connection, (self._path, *others), (before, *map(_file_at, others)))
             except BaseException:
                 connection.close()
                 raise
