@@ -112,9 +112,19 @@ def test_out_is_filled_and_returned() -> None:
 def test_concurrent_misses_of_one_key_load_it_once() -> None:
     store, cache = make(FaultyStore(rows={1: 10}))
     store.gate.clear()
+    missed = threading.Semaphore(0)
+    submit = cache._loader.submit
+
+    def counted(*arguments: Any) -> Any:
+        places = submit(*arguments)
+        missed.release()
+        return places
+
+    cache._loader.submit = counted  # type: ignore[method-assign]
     with ThreadPoolExecutor(8) as pool:
         results = [pool.submit(cache.get, 1) for _ in range(8)]
-        store.loading.wait()
+        for _ in range(8):
+            missed.acquire()  # all have missed it while the load is under way
         store.gate.set()
         assert [result.result() for result in results] == [10] * 8
     assert store.loads == [[1]]
