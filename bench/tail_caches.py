@@ -8,6 +8,7 @@ slabcache is imported in all processes: the collector walks what it brings along
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,14 +26,14 @@ VISITS = 5
 LINE_BYTES = 64
 
 
-class Calls:
+class Calls(ABC):
     """What requests ask of a cache. Each call answers with the fields of a record, or with `NOTHING`."""
 
     misses: int
     states: Any
 
-    def serve(self, user: int, channel: int, write: bool) -> Iterable[int]:
-        raise NotImplementedError
+    @abstractmethod
+    def serve(self, user: int, channel: int, write: bool) -> Iterable[int]: ...
 
     def read(self, user: int, channel: int) -> Iterable[int]:
         return self.serve(user, channel, False)

@@ -205,8 +205,13 @@ cdef class WriteBehindCore(SlabBase):
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it."""
         if self.slab.header is not NULL and self.behind.unsaved.bell and self.forks == forks:
-            self._wake()        # first: an interrupt must not silence the bell
+            # Before: a batch may ring meanwhile, without the GIL. An interrupt must not silence the bell.
             self.behind.unsaved.bell = False
+            try:
+                self._wake()
+            except BaseException:
+                self.behind.unsaved.bell = True
+                raise
         return 0
 
     # ---- one key ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class FaultyStore:
         self.saves: list[dict[Any, Any]] = []
         self.deletes: list[list[Any]] = []
         self.closed = 0
+        self.after_load: Callable[[], object] | None = None  # called once, before a load returns
+        self.answer: Any = None  # what loads return instead
         self.lock = threading.Lock()
 
     def load_many(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +42,11 @@ class FaultyStore:
         self.gate.wait()
         if self.failing_loads is not None:
             raise self.failing_loads
+        if self.answer is not None:
+            return self.answer
+        after_load, self.after_load = self.after_load, None
+        if after_load is not None:
+            after_load()
         values = np.zeros(len(names), self.value_dtype)
         found = np.zeros(len(names), bool)
         for place, name in enumerate(names):
