@@ -380,6 +380,29 @@ def test_an_overflow_changes_nothing() -> None:
     assert store.rows == {1: 250, 2: 1}
 
 
+def test_a_flush_waits_for_a_batch_whose_row_was_written_again() -> None:
+    """What was written before the flush is in the batch; what the row is now came after it."""
+    store, cache = make(flush_interval=0.0)
+    store.gate.clear()
+    cache[1] = 1
+    store.saving.wait()
+    with ThreadPoolExecutor(1) as pool:
+        flush = pool.submit(cache.flush)
+        while not cache._flusher._until:
+            time.sleep(0.001)
+        time.sleep(0.05)  # several ticks of the clock that writes are stamped with
+        cache[1] = 2
+        assert cache._unsaved()[3] > cache._flusher._until
+        with cache._flusher.changed:
+            cache._flusher.changed.notify_all()
+        with pytest.raises(TimeoutError):
+            flush.result(0.1)
+        store.gate.set()
+        flush.result()
+    cache.close()
+    assert store.rows == {1: 2}
+
+
 def test_close_says_how_many_rows_are_unsaved_and_goes_on_trying() -> None:
     store, cache = make()
     store.failure = OSError("down")
@@ -414,6 +437,20 @@ def test_a_closed_cache_refuses_calls() -> None:
         with pytest.raises(ClosedError):
             call()
     assert issubclass(ClosedError, ValueError)
+
+
+def test_a_key_that_closes_the_cache_while_it_is_read_is_not_written() -> None:
+    store, cache = make()
+
+    class Closing:
+        def __index__(self) -> int:
+            cache.close()
+            return 5
+
+    with pytest.raises(ClosedError):
+        cache[Closing()] = 1
+    assert cache._unsaved()[0] == 0
+    assert store.rows == {}
 
 
 def test_it_is_a_mapping_of_what_is_in_memory_and_cannot_be_copied() -> None:
@@ -657,6 +694,30 @@ def test_a_forked_child_reads_and_writes_nothing() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "saved 1\n", "the parent's, at its exit"
+
+
+def test_a_forked_child_loads_what_its_parent_was_loading() -> None:
+    done = run(
+        """
+        import signal, threading
+        store.gate.clear()
+        reader = threading.Thread(target=cache.get, args=(1,))
+        reader.start()
+        store.loading.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)    # it would wait for a thread that it does not have
+            store.gate = threading.Event()
+            store.gate.set()
+            assert cache[1] == 10
+            cache.stats()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        store.gate.set()
+        reader.join()
+        """
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_a_plain_cache_does_it_does_too() -> None:
