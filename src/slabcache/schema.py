@@ -22,22 +22,22 @@ VALUE_SIZE_MAX = 65_535  # bytes
 Role = Literal["key", "value"]
 
 # What to use instead of a kind that is refused, by np.dtype.kind; the other kinds are fine.
-_INSTEAD_ANYWHERE = {
+_INSTEAD_IN_VALUES = {
     "O": "objects have no fixed size: use S<n> or V<n> for encoded bytes, or numeric fields",
     "U": "text has no fixed size in bytes: use S<n> and encode to UTF-8",
     "T": "text has no fixed size in bytes: use S<n> and encode to UTF-8",
     "c": "use two float fields, one for the real and one for the imaginary part",
 }
-_INSTEAD_IN_KEYS = {
+_INSTEAD_IN_KEYS = _INSTEAD_IN_VALUES | {
     "f": "floats have no exact equality: use an integer, scaled or of the same bits",
     "b": "use u1",
     "M": "use i8 and the time stamp as an integer",
     "m": "use i8 and the duration as an integer",
 }
-
+_INSTEAD: dict[Role, dict[str, str]] = {"key": _INSTEAD_IN_KEYS, "value": _INSTEAD_IN_VALUES}
 
 # numpy's own scalar types: a user-defined dtype may call itself of any kind.
-_BUILTIN = set(np.sctypeDict.values())
+_BUILTIN = dict.fromkeys(np.sctypeDict.values())
 
 
 class Field(NamedTuple):
@@ -135,12 +135,14 @@ def _native(member: np.dtype[Any]) -> np.dtype[Any]:
 
 def _kind(native: np.dtype[Any], member: np.dtype[Any], role: Role, label: str) -> str:
     """The codec's kind of a field, or TypeError."""
+    # `in` and [] take no lock. `get`, and a set, take one on a free-threaded build, and a child of fork() may
+    # find it held by a thread that it does not have.
     base = native.base
-    instead = _INSTEAD_ANYWHERE.get(base.kind)
-    if role == "key" and instead is None:
-        instead = _INSTEAD_IN_KEYS.get(base.kind)
-        if native.subdtype is not None:
-            instead = "use a field for each element, or V<n>"
+    instead = None
+    if base.kind in _INSTEAD[role]:
+        instead = _INSTEAD[role][base.kind]
+    if role == "key" and native.subdtype is not None and base.kind not in _INSTEAD_IN_VALUES:
+        instead = "use a field for each element, or V<n>"
     if base.names is not None:
         instead = "records cannot be nested: give each inner field a place of its own"
     elif base.kind == "f" and base.itemsize > 8:

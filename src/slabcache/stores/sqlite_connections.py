@@ -22,6 +22,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import sysconfig
 import threading
 import warnings
 import weakref
@@ -38,6 +39,11 @@ _log = logging.getLogger("slabcache.stores.sqlite")
 _IDLE_MAX = 8  # connections kept for readers; more are opened while more threads read at the same time
 _OPEN_ATTEMPTS = 10  # each fails only when the file has been replaced once more meanwhile
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+# SQLite closes the files of a connection when its last statement is gone. Without the GIL an object that
+# another thread has made goes when that thread gets to it, too late for a fork: so no statement outlives its
+# call there.
+_CACHED_STATEMENTS = 0 if sysconfig.get_config_var("Py_GIL_DISABLED") else 128
 
 FileId = tuple[int, int]  # device, inode
 
@@ -186,7 +192,11 @@ class Connections:
             # there was none, SQLite has created one, and opens it the next time.
             before = _file_at(self._path)
             connection = sqlite3.connect(
-                self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+                self._path,
+                timeout=self._busy_timeout,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=_CACHED_STATEMENTS,
             )
             try:
                 if before is not None and _is_file(self._path, before):
