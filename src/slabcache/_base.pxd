@@ -76,6 +76,7 @@ cdef class SlabBase(Typed):
     cdef int draw_seed(self) except -1
     cdef int adopt(self, header_t *header, Schema key_schema, Schema value_schema) except -1
     cdef int ready(self) except -1
+    cdef int usable(self) except -1
     cdef uint64_t object_size(self) noexcept
     cdef uint64_t size(self) noexcept
     # How batches lock, see _lock.pxd.

@@ -128,6 +128,10 @@ cdef class SlabBase(Typed):
             raise RuntimeError("the cache is not initialised: its __init__ has not run")
         return 0
 
+    cdef int usable(self) except -1:
+        """A cache that can be closed refuses calls once it is."""
+        return self.ready()
+
     cdef uint64_t object_size(self) noexcept:
         """Bytes of the object itself."""
         return sizeof(SlabBase)
@@ -158,7 +162,7 @@ cdef class SlabBase(Typed):
     # ---- the cache as a whole --------------------------------------------------------------------------
 
     def __len__(self):
-        self.ready()
+        self.usable()
         return self.size()
 
     def _export(self):
@@ -169,7 +173,7 @@ cdef class SlabBase(Typed):
         cdef rows_t rows
         cdef PyThreadState *state
         cdef slot_t capacity
-        self.ready()
+        self.usable()
         while not fits:         # arrays are made without the lock: meanwhile the cache may grow
             room = self.size()
             keys = empty_rows(self._key_schema.packed, room)
@@ -199,7 +203,7 @@ cdef class SlabBase(Typed):
 
     def reset_stats(self):
         """Set the counts of `stats()` to zero; the size stays. O(1)."""
-        self.ready()
+        self.usable()
         lock_acquire(&self.lock)
         self.base = self.slab.header.counters
         lock_release(&self.lock)
@@ -273,7 +277,7 @@ cdef class SlabIterator:
     """Walks the LRU list and notices any change of content or order."""
 
     def __cinit__(self, SlabBase cache not None, bint backward, bint with_key, bint with_value):
-        cache.ready()
+        cache.usable()
         self.backward = backward
         self.with_key = with_key
         self.with_value = with_value

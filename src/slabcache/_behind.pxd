@@ -63,6 +63,8 @@ cdef enum stored_t:             # what is known of a key that is not in memory
     STORED_FOUND = 1
     STORED_ABSENT = 2
     STORED_SEEN = 3             # it was in memory a moment ago, under the same lock
+    STORED_MASK = 3
+    STORED_FRESH = 4            # loaded after the call had begun: an answer to it, whatever was written since
 
 
 cdef struct row_t:              # one key, and what the store has for it
@@ -222,15 +224,20 @@ cdef inline slot_t behind_insert(
 
 # ---- one row ---------------------------------------------------------------------------------------
 
+cdef inline bint behind_is_newest(const behind_t *behind, const row_t *row) noexcept nogil:
+    """Whether what is known of a key that is not in memory is what it has now."""
+    return row.stored == STORED_SEEN or behind_is_current(behind, row.hash, row.since)
+
+
 cdef inline outcome_t behind_stored(
     const behind_t *behind, const row_t *row, const char **value
 ) noexcept nogil:
     """What a key that is not in memory has: the row that was loaded, the default, or nothing."""
     if row.stored == STORED_UNKNOWN:
         return OUTCOME_UNKNOWN
-    if row.stored != STORED_SEEN and not behind_is_current(behind, row.hash, row.since):
+    if not row.stored & STORED_FRESH and not behind_is_newest(behind, row):
         return OUTCOME_UNKNOWN
-    value[0] = row.default if row.stored == STORED_ABSENT else row.value
+    value[0] = row.default if row.stored & STORED_MASK == STORED_ABSENT else row.value
     return OUTCOME_ABSENT if value[0] is NULL else OUTCOME_FOUND
 
 
@@ -245,7 +252,7 @@ cdef inline outcome_t behind_read(
         outcome = behind_stored(behind, row, &value)
         if outcome == OUTCOME_UNKNOWN:
             return outcome
-        if outcome == OUTCOME_FOUND and moves:
+        if outcome == OUTCOME_FOUND and moves and behind_is_newest(behind, row):
             behind_insert(behind, row, value, NULL)     # without room the row is returned uncached
     elif behind_state(behind, slot)[0] & STATE_DELETED:
         value = row.default
@@ -350,7 +357,7 @@ cdef inline outcome_t behind_delete(
         outcome = behind_stored(behind, row, &value)
         if outcome != OUTCOME_FOUND:
             return outcome
-        if row.stored == STORED_ABSENT:     # there is nothing but a default
+        if row.stored & STORED_MASK == STORED_ABSENT:   # there is nothing but a default
             native_copy(row.value, value, behind.slab.header.value_size)
             return OUTCOME_FOUND
         if behind_is_full(behind):
@@ -394,22 +401,23 @@ cdef inline size_t behind_drain(
     uint8_t *deleted,
     rows_t *rows,
 ) noexcept nogil:
-    """Take what is to be written next, at most `limit` rows, for one batch: pending entries, then the oldest
-    dirty ones, if they became dirty no later than `until`. How many. No other batch is under way."""
+    """Take what is to be written next, at most `limit` rows, for one batch: what became dirty no later than
+    `until`, oldest first, so that nothing that is written later holds it up; then pending entries. How many.
+    No other batch is under way."""
     cdef size_t count = 0
     cdef slot_t slot, oldest = ring_oldest(&behind.dirty)
     cdef uint8_t *state
     while count < limit:
-        slot = ring_oldest(&behind.pending)
-        if slot != NIL:
-            ring_unlink(&behind.pending, slot)
+        slot = oldest
+        if slot != NIL and behind.marks[slot].since <= until:
+            oldest = ring_next(&behind.dirty, slot)
         else:
-            while oldest != NIL and not behind_waits(behind, oldest):
-                oldest = ring_next(&behind.dirty, oldest)
-            if oldest == NIL or behind.marks[oldest].since > until:
-                break
-            slot = oldest
+            slot = ring_oldest(&behind.pending)
+        if slot == NIL:
+            break
         state = behind_state(behind, slot)
+        if state[0] & STATE_EVICTED:
+            ring_unlink(&behind.pending, slot)
         state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_FLUSHING
         slots[count] = slot
         since[count] = behind.marks[slot].since

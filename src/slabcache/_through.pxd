@@ -14,6 +14,9 @@ from slabcache._behind cimport (
     OUTCOME_FOUND,
     OUTCOME_UNKNOWN,
     OUTCOME_WRAPS,
+    STORED_ABSENT,
+    STORED_FRESH,
+    STORED_MASK,
     STORED_SEEN,
     STORED_UNKNOWN,
     behind_delete,
@@ -57,6 +60,8 @@ cdef struct request_t:          # rows of a batch call, and what the store has f
     uint64_t *since             # of each row: number of the last write before its load
     uint8_t *found              # of each row, a result
     const char *default         # or NULL
+    const uint8_t *first        # whether a row is the first of its key; NULL where that does not matter
+    bint creates                # absent rows become unsaved as well
 
 
 cdef inline slot_t through_find(const lookahead_t *ahead, const behind_t *behind, size_t row) noexcept nogil:
@@ -139,8 +144,9 @@ cdef inline size_t through_missing(
             continue
         if request.stored[at] == STORED_SEEN:
             request.stored[at] = STORED_UNKNOWN
-        if request.stored[at] == STORED_UNKNOWN or not behind_is_current(
-            &behind, lookahead_hash(&ahead, row), request.since[at]
+        if request.stored[at] == STORED_UNKNOWN or (
+            not request.stored[at] & STORED_FRESH
+            and not behind_is_current(&behind, lookahead_hash(&ahead, row), request.since[at])
         ):
             request.stored[at] = STORED_UNKNOWN
             missing[count] = at
@@ -148,20 +154,37 @@ cdef inline size_t through_missing(
     return count
 
 
-cdef inline size_t through_room(
-    behind_t behind, column_t keys, size_t rows, const uint8_t *first
-) noexcept nogil:
+cdef inline void through_keep(behind_t behind, request_t request) noexcept nogil:
+    """Create clean entries of the rows that were loaded, as far as they are newer than what is in memory, not
+    written since, and find room."""
+    cdef lookahead_t ahead
+    cdef size_t row
+    cdef slot_t slot
+    cdef row_t it
+    lookahead_start(&ahead, &behind.slab, request.keys, request.rows, True)
+    for row in range(request.rows):
+        lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, True)
+        slot = through_find(&ahead, &behind, row)
+        if slot == NIL and request.stored[row] != STORED_UNKNOWN:
+            it = request_row(&request, &ahead, &behind, row, row)
+            behind_read(&behind, slot, &it, False, True)
+
+
+cdef inline size_t through_room(behind_t behind, request_t request) noexcept nogil:
     """How many of the rows, or of those that are the first of their key, would become unsaved."""
     cdef lookahead_t ahead
     cdef size_t row, count = 0
     cdef slot_t slot
-    lookahead_start(&ahead, &behind.slab, keys, rows, False)
-    for row in range(rows):
-        lookahead_next(&ahead, &behind.slab, keys, rows, row, False)
-        if first is not NULL and not first[row]:
+    lookahead_start(&ahead, &behind.slab, request.keys, request.rows, False)
+    for row in range(request.rows):
+        lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, False)
+        if request.first is not NULL and not request.first[row]:
             continue
         slot = through_find(&ahead, &behind, row)
-        count += slot == NIL or behind_state(&behind, slot)[0] & STATE_MASK == 0
+        if slot != NIL:
+            count += behind_state(&behind, slot)[0] & STATE_MASK == 0
+        else:
+            count += request.creates or request.stored[row] & STORED_MASK != STORED_ABSENT
     return count
 
 

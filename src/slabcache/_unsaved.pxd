@@ -2,8 +2,9 @@
 
 The state is the byte after the value of a slot. The rest lies behind all slots, at `extra_at`:
 
-    unsaved_t                   counts, and what was forgotten
+    unsaved_t                   counts
     mark_t x (slot_count + 1)   mark 0 is the sentinel of both rings
+    uint64_t x places           numbers of writes that were forgotten
 
                     write              drain              acknowledge
     STATE_CLEAN   -------->  DIRTY   -------->  FLUSHING  ----------->  STATE_CLEAN
@@ -17,7 +18,9 @@ them are in the table.
 
 A value that is loaded must not replace a newer one. Each write has a number. A slot that was written and then
 leaves memory, its row stored, leaves the number of its last write at a place picked by its hash: a load
-that began before that number may have read what was there before the write, and is not taken.
+that began before that number may have read what was there before the write, and is not kept. Keys share
+places, so now and then a load is not kept for a write of another key: how often depends on the rows that the
+store confirms, and the cache evicts, in the time that a load takes; there are places enough for thousands.
 
 Invariant I6: slots that are not clean are on the dirty ring once, oldest first; pending ones that are in no
 batch on the pending ring too; pending <= max_pending. Each function needs the lock of the cache.
@@ -42,7 +45,8 @@ cdef enum:
     STATE_WRITTEN = 16          # written since it came into memory
     STATE_FREE = 32             # holds no entry
 
-    FORGOTTEN = 1024            # places for the numbers of forgotten writes
+    PLACES_MIN = 16384          # for the numbers of forgotten writes; a power of two
+    SLOTS_PER_PLACE = 4         # at most
 
     # What the flusher waits for.
     SLEEP_NOT = 0
@@ -66,7 +70,6 @@ cdef struct unsaved_t:
     uint64_t sleep              # what the flusher waits for
     uint64_t bell               # the flusher is to be woken
     slot_t cursor               # the LRU list has no clean entry behind this one; NIL: not known
-    uint64_t forgotten[FORGOTTEN]
 
 
 cdef struct behind_t:           # views into one arena
@@ -75,11 +78,21 @@ cdef struct behind_t:           # views into one arena
     mark_t *marks
     ring_t dirty
     ring_t pending
+    uint64_t *forgotten
+    uint64_t place_mask         # places for forgotten writes - 1
     size_t state_at             # bytes from the start of a slot to its state
 
 
+cdef inline uint64_t unsaved_places(uint64_t slot_count) noexcept nogil:
+    cdef uint64_t places = PLACES_MIN
+    while places * SLOTS_PER_PLACE < slot_count:
+        places *= 2
+    return places
+
+
 cdef inline uint64_t unsaved_size(uint64_t slot_count) noexcept nogil:
-    return sizeof(unsaved_t) + (slot_count + 1) * sizeof(mark_t)
+    cdef uint64_t places = unsaved_places(slot_count)
+    return sizeof(unsaved_t) + (slot_count + 1) * sizeof(mark_t) + places * sizeof(uint64_t)
 
 
 cdef inline void behind_attach(behind_t *behind, header_t *header) noexcept nogil:
@@ -91,6 +104,8 @@ cdef inline void behind_attach(behind_t *behind, header_t *header) noexcept nogi
     behind.dirty.stride = sizeof(mark_t)
     behind.pending.places = <char *>&behind.marks.pending_prev
     behind.pending.stride = sizeof(mark_t)
+    behind.forgotten = <uint64_t *>(behind.marks + header.slot_count + 1)
+    behind.place_mask = unsaved_places(header.slot_count) - 1
     behind.state_at = SLOT_KEY_AT + header.key_size + header.value_size
 
 
@@ -137,11 +152,11 @@ cdef inline bint behind_waits(const behind_t *behind, slot_t slot) noexcept nogi
 
 cdef inline void behind_forget(behind_t *behind, uint64_t hash, slot_t slot) noexcept nogil:
     """A saved slot leaves memory."""
-    cdef uint64_t *forgotten = &behind.unsaved.forgotten[hash % FORGOTTEN]
+    cdef uint64_t *forgotten = &behind.forgotten[hash & behind.place_mask]
     if behind_state(behind, slot)[0] & STATE_WRITTEN:
         forgotten[0] = max(forgotten[0], behind.marks[slot].written)
 
 
 cdef inline bint behind_is_current(const behind_t *behind, uint64_t hash, uint64_t since) noexcept nogil:
     """Whether what a load found that began after write number `since` is what an absent key has now."""
-    return behind.unsaved.forgotten[hash % FORGOTTEN] <= since
+    return behind.forgotten[hash & behind.place_mask] <= since

@@ -18,6 +18,9 @@ cdef class Request:
     cdef readonly cnp.ndarray since     # of each row: number of the last write before its load
     cdef cnp.ndarray stored             # stored_t of each row
     cdef bint owned             # `keys` belongs to nobody else
+    cdef int purpose
+    cdef int loads                      # how often rows were missing
+    cdef readonly uint64_t lacking      # rows that a change found no room for
     cdef readonly bint counted, moves   # of a read
     cdef size_t done                    # rows of a read that have run
     cdef bytes default                  # packed, or None
@@ -36,7 +39,6 @@ cdef class WriteBehindCore(SlabBase):
     cdef object attempt(self, object key, bint counted, bint moves)
     cdef bint attempt_put(self, object key, object value) except -1
     cdef object attempt_increment(self, object key, object field, object by)
-    cdef int usable(self) except -1
     cdef int writable(self) except -1
     cdef int lock_for_write(self) except -1
     cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL

@@ -28,6 +28,9 @@ from slabcache._behind cimport (
     OUTCOME_FULL,
     OUTCOME_UNKNOWN,
     OUTCOME_WRAPS,
+    STORED_ABSENT,
+    STORED_FOUND,
+    STORED_FRESH,
     STORED_SEEN,
     STORED_UNKNOWN,
     behind_delete,
@@ -55,6 +58,7 @@ from slabcache._through cimport (
     request_t,
     through_delete,
     through_edit,
+    through_keep,
     through_missing,
     through_put,
     through_read,
@@ -73,6 +77,7 @@ from slabcache.rows import from_rows
 cnp.import_array()
 
 DONE, MISSING, FULL = 0, 1, 2   # a status
+READ, CHANGE, CREATE = 0, 1, 2  # what a request is for: CREATE does something to absent rows
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
 NO_ROOM = object()              # a write has to wait
@@ -81,6 +86,12 @@ cdef enum:
     STATUS_DONE = 0
     STATUS_MISSING = 1
     STATUS_FULL = 2
+
+    PURPOSE_READ = 0
+    PURPOSE_CHANGE = 1
+    PURPOSE_CREATE = 2
+
+    LOADS_MAX = 3               # of a row that is written again and again meanwhile
 
 cdef int forks = 0              # forks between the first process and this one
 
@@ -97,7 +108,9 @@ if hasattr(os, "register_at_fork"):
 cdef class Request:
     """The rows of a batch call, what the store has for them, and the results."""
 
-    def __cinit__(self, WriteBehindCore cache not None, object keys, bint counted=False, bint moves=False):
+    def __cinit__(
+        self, WriteBehindCore cache not None, object keys, int purpose, bint counted=False, bint moves=False
+    ):
         cdef cnp.npy_intp rows
         self.keys = packed_rows(cache._key_schema, keys)
         rows = cnp.PyArray_DIM(self.keys, 0)
@@ -105,6 +118,7 @@ cdef class Request:
         self.found = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_BOOL, 0)
         self.stored = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT8, 0)
         self.since = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
+        self.purpose = purpose
         self.counted = counted
         self.moves = moves
         self.default = cache.default
@@ -119,12 +133,24 @@ cdef class Request:
         request.since = <uint64_t *>cnp.PyArray_DATA(self.since)
         request.found = <uint8_t *>cnp.PyArray_DATA(self.found)
         request.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
+        request.first = NULL if self.first is None else <const uint8_t *>cnp.PyArray_DATA(self.first)
+        request.creates = self.purpose == PURPOSE_CREATE or self.default is not None
         return request
 
-    def supply(self, cnp.ndarray rows not None, values, found, since):
-        """Take what the store has for some rows, by their numbers."""
+    def supply(self, cnp.ndarray rows not None, values, found, since, bint fresh):
+        """Take what the store has for some rows, by their numbers; `fresh` if the load began after the call.
+
+        A write during the load wins, and the row is loaded once more. That must come to an end: what a fresh
+        load has found was so during the call, and will do as an answer where nothing is made from it.
+        """
+        stored = np.where(found, STORED_FOUND, STORED_ABSENT)
+        if fresh and self.loads >= LOADS_MAX:
+            if self.purpose == PURPOSE_READ:
+                stored |= STORED_FRESH
+            elif self.purpose == PURPOSE_CHANGE and self.default is None:
+                stored[~found] |= STORED_FRESH
         self.values[rows] = values
-        self.stored[rows] = np.where(found, 1, 2)
+        self.stored[rows] = stored
         self.since[rows] = since
 
     def find_first(self):
@@ -140,6 +166,11 @@ cdef class Request:
     @property
     def has_first(self):
         return self.first is not None
+
+    @property
+    def keeps(self):
+        """Whether what is loaded becomes an entry in memory."""
+        return self.moves or self.purpose != PURPOSE_READ
 
     def __len__(self):
         return cnp.PyArray_DIM(self.found, 0)
@@ -414,6 +445,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef size_t count
         cdef uint64_t since
         self.usable()
+        request.loads += 1
         if not request.owned:       # what is loaded must stay that of its key, whatever the caller does
             request.keys = (<object>request.keys).copy()
             request.owned = True
@@ -426,21 +458,34 @@ cdef class WriteBehindCore(SlabBase):
         rows = missing[:count]
         return rows, request.keys[rows], since
 
+    def _keep(self, cnp.ndarray keys not None, values, found, since):
+        """Create entries of packed rows that were loaded, unless they were written since write `since`."""
+        cdef Request request = Request(self, keys, PURPOSE_READ, False, True)
+        cdef request_t view
+        cdef PyThreadState *state
+        self.usable()
+        request.supply(np.arange(len(keys)), values, found, since, False)
+        view = request.view()
+        state = self.enter(view.rows)
+        through_keep(self.behind, view)
+        self.leave(state)
+        self.ring_bell()
+
     # ---- many keys: changing ---------------------------------------------------------------------------
 
     def _put(
         self, cnp.ndarray keys not None, cnp.ndarray values not None, Request request, bint return_evicted
     ):
         """Write packed rows. How many were evicted, or they themselves; None, and nothing changed, when there
-        is no room. `request` knows the first row of each key, or is None while that does not matter."""
+        is no room. `request`, of these keys, is None for the first attempt: mostly it is the last."""
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(keys, 0)
         cdef column_t key_column, value_column
         cdef cnp.ndarray evicted_keys = None, evicted_values = None
         cdef rows_t evicted
         cdef rows_t *sink = NULL
-        cdef const uint8_t *first = NULL
+        cdef request_t view
         cdef PyThreadState *state
-        cdef uint64_t free, count = 0
+        cdef uint64_t count = 0
         cdef bint fits
         self.writable()
         if return_evicted:
@@ -448,13 +493,15 @@ cdef class WriteBehindCore(SlabBase):
             evicted_values = empty_rows(self._value_schema.packed, rows)
             evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
             sink = &evicted
-        if request is not None and request.first is not None:
-            first = <const uint8_t *>cnp.PyArray_DATA(request.first)
         key_column = column_of(keys, self._key_schema.size, rows)
         value_column = column_of(values, self._value_schema.size, rows)
+        if request is not None:
+            view = request.view()
         state = self.enter_for_write(rows)
-        free = self.slab.header.slot_count - self.behind.unsaved.count
-        fits = free >= <uint64_t>rows or through_room(self.behind, key_column, rows, first) <= free
+        fits = <uint64_t>rows <= self.behind.slab.header.slot_count - self.behind.unsaved.count
+        if not fits and request is not None:
+            request.lacking = rows_lacking(&self.behind, &view)
+            fits = request.lacking == 0
         if fits:
             count = self.slab.header.counters.evictions
             through_put(self.behind, key_column, value_column, rows, native_now(), sink)
@@ -479,7 +526,6 @@ cdef class WriteBehindCore(SlabBase):
         cdef column_t delta_column = column_of(deltas, sizeof(delta_t), cnp.PyArray_DIM(deltas, 0))
         cdef column_t result_column = column_of(results, schema.fields[position].size, rows)
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
-        cdef const uint8_t *first = first_of(request)
         cdef edit_t edit
         cdef request_t view
         cdef PyThreadState *state
@@ -490,7 +536,7 @@ cdef class WriteBehindCore(SlabBase):
             delta_column.stride = 0
         view = request.view()
         state = self.enter_for_write(rows)
-        status = prepare(&self.behind, &view, first, missing_data)
+        status = prepare(&self.behind, &view, missing_data, &request.lacking)
         if status == STATUS_DONE:
             done = through_edit(self.behind, view, edit, delta_column, result_column, native_now())
         self.leave(state)
@@ -513,7 +559,7 @@ cdef class WriteBehindCore(SlabBase):
         edit.count = schema.count
         view = request.view()
         self.lock_for_write()
-        status = prepare(&self.behind, &view, NULL, &missing)
+        status = prepare(&self.behind, &view, &missing, &request.lacking)
         if status == STATUS_DONE:
             row = only_row(&self.behind, &view)
             view.found[0] = OUTCOME_FOUND == behind_edit(
@@ -535,7 +581,7 @@ cdef class WriteBehindCore(SlabBase):
         self.writable()
         view = request.view()
         self.lock_for_write()
-        status = prepare(&self.behind, &view, NULL, &missing)
+        status = prepare(&self.behind, &view, &missing, &request.lacking)
         if status != STATUS_MISSING:
             row = only_row(&self.behind, &view)
             if row.stored == STORED_SEEN:
@@ -543,7 +589,7 @@ cdef class WriteBehindCore(SlabBase):
             slot = table_find(&self.slab.table, row.hash, row.key)
             outcome = behind_read(&self.behind, slot, &row, False, False)
             if outcome == OUTCOME_FOUND or value is None or status == STATUS_DONE:
-                outcome = behind_read(&self.behind, slot, &row, True, True)
+                outcome = behind_read(&self.behind, slot, &row, request.counted, True)
                 status = STATUS_DONE
                 view.found[0] = outcome == OUTCOME_FOUND
             if outcome == OUTCOME_ABSENT and value is not None and status == STATUS_DONE:
@@ -560,14 +606,13 @@ cdef class WriteBehindCore(SlabBase):
         cdef cnp.npy_intp rows = len(request)
         cdef cnp.ndarray missing = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
-        cdef const uint8_t *first = first_of(request)
         cdef request_t view
         cdef PyThreadState *state
         cdef int status
         self.writable()
         view = request.view()
         state = self.enter_for_write(rows)
-        status = prepare(&self.behind, &view, first, missing_data)
+        status = prepare(&self.behind, &view, missing_data, &request.lacking)
         if status == STATUS_DONE:
             through_delete(self.behind, view, native_now())
         self.leave(state)
@@ -672,6 +717,7 @@ cdef class WriteBehindCore(SlabBase):
     @property
     def _slots(self):
         """Unsaved entries at most."""
+        self.ready()
         return self.slab.header.slot_count
 
     @property
@@ -712,16 +758,21 @@ cdef row_t only_row(behind_t *behind, request_t *request) noexcept nogil:
     return row
 
 
-cdef const uint8_t *first_of(Request request):
-    return NULL if request.first is None else <const uint8_t *>cnp.PyArray_DATA(request.first)
+cdef uint64_t rows_lacking(behind_t *behind, request_t *request) noexcept nogil:
+    """How many rows a change lacks room for. Needs the lock."""
+    cdef uint64_t needed, free = behind.slab.header.slot_count - behind.unsaved.count
+    if request.rows <= free:
+        return 0
+    needed = through_room(behind[0], request[0])
+    return needed - free if needed > free else 0
 
 
-cdef int prepare(behind_t *behind, request_t *request, const uint8_t *first, int64_t *missing) noexcept nogil:
+cdef int prepare(behind_t *behind, request_t *request, int64_t *missing, uint64_t *lacking) noexcept nogil:
     """Whether all rows of a change are known and have room; then nothing stops it. Needs the lock."""
-    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
     if through_missing(behind[0], request[0], 0, missing):
         return STATUS_MISSING
-    if free < request.rows and through_room(behind[0], request.keys, request.rows, first) > free:
+    lacking[0] = rows_lacking(behind, request)
+    if lacking[0]:
         return STATUS_FULL
     through_see(behind[0], request[0])
     return STATUS_DONE

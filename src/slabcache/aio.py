@@ -4,7 +4,6 @@ to wait, for a load or for room, never blocks it."""
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
-from slabcache.flusher import Room
+from slabcache.flusher import Room, Saved, deadline_after, seconds_until
 
 if TYPE_CHECKING:
-    from slabcache.errors import BackpressureError
     from slabcache.flusher import Flusher
     from slabcache.loader import Flight, Loader
     from slabcache.write_behind import Steps
@@ -42,9 +40,11 @@ if TYPE_CHECKING:
         def _putting_one(self, key: Any, value: Any) -> Steps[None]: ...
         def _putting(self, keys: Any, values: Any, return_evicted: bool) -> Steps[Any]: ...
         def _incrementing_one(self, key: Any, field: str | None, by: Any) -> Steps[Any]: ...
-        def _no_room(self) -> BackpressureError: ...
-        def flush(self, timeout: float | None = None) -> None: ...
+        def _flushing(self, deadline: float | None) -> Steps[None]: ...
+        def _too_late(self, need: Room | Saved) -> Exception: ...
         def close(self, timeout: float | None = None) -> None: ...
+        @property
+        def closed(self) -> bool: ...
 else:
     _Calls = object
 
@@ -85,11 +85,14 @@ class AsyncCalls(_Calls):
 
     async def aflush(self, timeout: float | None = None) -> None:
         """`flush`."""
-        await asyncio.to_thread(self.flush, timeout)
+        await _run(self, self._flushing(deadline_after(timeout)))
 
     async def aclose(self, timeout: float | None = None) -> None:
         """`close`."""
-        await asyncio.to_thread(self.close, timeout)
+        deadline = deadline_after(timeout)
+        if not self.closed:
+            await _run(self, self._flushing(deadline))  # which can be cancelled
+        await asyncio.to_thread(self.close, seconds_until(deadline))
 
 
 async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
@@ -100,12 +103,11 @@ async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
                 need = next(steps)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            if isinstance(need, Room):
-                if not await _room(cache, need):
-                    raise cache._no_room()
-            else:
+            if not isinstance(need, (Room, Saved)):
                 for flight in need:
                     await _arrival(cache, flight)
+            elif not await _met(cache, need):
+                raise cache._too_late(need)
     finally:
         steps.close()
 
@@ -118,12 +120,11 @@ async def _arrival(cache: AsyncCalls, flight: Flight) -> None:
         raise flight.error
 
 
-async def _room(cache: AsyncCalls, need: Room) -> bool:
-    freed, callback = _signal()
-    leave = cache._flusher.call_for_room(need.attempts, callback)
+async def _met(cache: AsyncCalls, need: Room | Saved) -> bool:
+    met, callback = _signal()
+    leave = cache._flusher.call_when_met(need, callback)
     try:
-        left = None if need.deadline is None else need.deadline - time.monotonic()
-        await asyncio.wait_for(freed, left)
+        await asyncio.wait_for(met, seconds_until(need.deadline))
     except TimeoutError:
         return False
     finally:

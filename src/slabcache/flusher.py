@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from slabcache.stores.base import Store
     from slabcache.write_behind import WriteBehindCache
 
-__all__ = ["Flusher", "OnRejected", "Room"]
+__all__ = ["Flusher", "OnRejected", "Room", "Saved", "deadline_after", "seconds", "seconds_until"]
 
 log = logging.getLogger("slabcache")
 
@@ -50,10 +51,24 @@ class Rows(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What a write waits for: an attempt after so many, which has freed room, until a deadline."""
+    """What a write waits for: that so many rows have been freed, until a deadline."""
 
-    attempts: int
+    freed: int
     deadline: float | None  # of time.monotonic()
+
+
+class Saved(NamedTuple):
+    """What `flush()` waits for: that all that was written until then is in the store."""
+
+    until: int  # of time.monotonic_ns()
+    deadline: float | None
+
+
+class Waiter(NamedTuple):
+    """An event loop that waits."""
+
+    need: Room | Saved
+    callback: Callable[[], object]
 
 
 @dataclass
@@ -85,7 +100,7 @@ class Flusher:
         self._on_rejected = on_rejected
         self._awake = threading.Event()
         self.changed = threading.Condition()  # owns all that follows; notified after each attempt
-        self.attempts = 0  # that freed room; what writers wait for
+        self.freed = 0  # rows that are no longer unsaved; what writers wait for
         self.counts = Counts()
         self.last_error: BaseException | None = None
         self._until = 0  # what became dirty no later is due
@@ -93,7 +108,7 @@ class Flusher:
         self._batch_since: int | None = None  # of the oldest row of the batch under way
         self._failures = 0  # in a row
         self._stopping = threading.Event()
-        self._callbacks: list[Callable[[], object]] = []
+        self._waiters: list[Waiter] = []
         self._thread = threading.Thread(target=self._run, name="slabcache-flusher", daemon=True)
         self._thread.start()
 
@@ -104,55 +119,37 @@ class Flusher:
         self._held = cache
         self._awake.set()
 
-    def flush(self, cache: WriteBehindCache, deadline: float | None) -> None:
-        """Return when all that was written before the call is in the store; TimeoutError at the deadline."""
-        self._refuse_to_wait()
-        until = time.monotonic_ns()
+    def wait(self, need: Room | Saved) -> bool:
+        """Return when a need is met; False at its deadline."""
+        self.check_may_wait()
         with self.changed:
-            self._until = max(self._until, until)
-            self._awake.set()
-            while not self._is_saved(cache, until):
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    unsaved = cache._unsaved()[0]
-                    cause = self.last_error if self._failures else None
-                    raise TimeoutError(f"{unsaved} rows are not in the store yet") from cause
-                self.changed.wait(left)
-
-    def wait_for_room(self, attempts: int, deadline: float | None) -> bool:
-        """Return when an attempt after number `attempts` has freed room; False at the deadline."""
-        self._refuse_to_wait()
-        with self.changed:
-            self._hurry += 1
-            self._awake.set()
+            self._begin(need)
             try:
-                while self.attempts == attempts:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        return False
-                    self.changed.wait(left)
+                return self.changed.wait_for(lambda: self._is_met(need), seconds_until(need.deadline))
             finally:
-                self._hurry -= 1
-        return True
+                self._end(need)
 
-    def call_for_room(self, attempts: int, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call back from some thread when an attempt after number `attempts` has freed room. What is returned
-        is to be called when nobody waits any more."""
-        waiting = callback
+    def check_may_wait(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("on_rejected runs in the thread that writes behind: it cannot wait for it")
+
+    def call_when_met(self, need: Room | Saved, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back from some thread when a need is met. What is returned is to be called when nobody waits
+        any more."""
+        waiter = Waiter(need, callback)
         with self.changed:
-            self._hurry += 1
-            if self.attempts == attempts:
-                self._callbacks.append(callback)
-                self._awake.set()
-                callback = _nothing
+            self._begin(need)
+            is_met = self._is_met(need)
+            if not is_met:
+                self._waiters.append(waiter)
 
         def leave() -> None:
             with self.changed:
-                self._hurry -= 1
-                if waiting in self._callbacks:
-                    self._callbacks.remove(waiting)
+                self._end(need)
+                self._waiters = [other for other in self._waiters if other is not waiter]
 
-        callback()
+        if is_met:
+            callback()
         return leave
 
     def oldest(self, cache: WriteBehindCache) -> float:
@@ -165,26 +162,51 @@ class Flusher:
         with self.changed:
             self.counts = Counts()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Of the last attempt, while the store fails."""
+        with self.changed:
+            return self.last_error if self._failures else None
+
     def stop(self) -> None:
         self._stopping.set()
         self._awake.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _refuse_to_wait(self) -> None:
-        if threading.current_thread() is self._thread:
-            raise RuntimeError("on_rejected runs in the thread that writes behind: it cannot wait for it")
-
     def forked(self) -> None:
         """In the child: the thread is gone, and may have held the lock."""
         self.changed = threading.Condition()
 
-    def _is_saved(self, cache: WriteBehindCache, until: int) -> bool:
-        """Whether what was written no later than `until` is in the store. Needs `changed`."""
-        if self._batch_since is not None and self._batch_since <= until:
+    # ---- what callers wait for; all need `changed` -----------------------------------------------------
+
+    def _begin(self, need: Room | Saved) -> None:
+        if isinstance(need, Room):
+            self._hurry += 1
+        else:
+            self._until = max(self._until, need.until)
+        self._awake.set()
+
+    def _end(self, need: Room | Saved) -> None:
+        self._hurry -= isinstance(need, Room)
+
+    def _is_met(self, need: Room | Saved) -> bool:
+        if isinstance(need, Room):
+            return self.freed >= need.freed
+        cache = self._cache()
+        if cache is None:
+            return True
+        if self._batch_since is not None and self._batch_since <= need.until:
             return False
         unsaved, _, _, since = cache._unsaved()
-        return unsaved == 0 or since > until
+        return unsaved == 0 or since > need.until
+
+    def _tell(self) -> list[Waiter]:
+        """Something has changed. Those whose need is met are to be called back without the lock."""
+        self.changed.notify_all()
+        met = [waiter for waiter in self._waiters if self._is_met(waiter.need)]
+        self._waiters = [waiter for waiter in self._waiters if waiter not in met]
+        return met
 
     # ---- the thread ------------------------------------------------------------------------------------
 
@@ -261,7 +283,8 @@ class Flusher:
         with self.changed:
             self._batch_since = None
             self._failures = 0
-            self.changed.notify_all()
+            met = self._tell()
+        _call_back(met)
         return True
 
     def _save(self, cache: WriteBehindCache, part: Rows) -> None:
@@ -279,11 +302,9 @@ class Flusher:
                 self.counts.flushed_rows += len(part.slots)
             else:
                 self.counts.rejected_rows += len(part.slots)
-            self.attempts += 1
-            self.changed.notify_all()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+            self.freed += len(part.slots)
+            met = self._tell()
+        _call_back(met)
 
     def _reject(self, cache: WriteBehindCache, part: Rows, error: BaseException) -> None:
         self._settle(cache, part, saved=False)
@@ -308,7 +329,8 @@ class Flusher:
             first = self._failures == 1
             self.counts.flush_errors += 1
             self.last_error = error.with_traceback(None)  # whose frames would keep the cache alive
-            self.changed.notify_all()
+            met = self._tell()
+        _call_back(met)
         if first:
             log.warning("%s fails; rows are kept and tried again: %r", self._name(), error)
 
@@ -320,6 +342,24 @@ class Flusher:
         return type(self._store).__name__
 
 
+def seconds(name: str, number: float) -> float:
+    """An argument that is a number of seconds."""
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(number).__name__}")
+    if not 0 <= number < math.inf or number > 1e9:
+        raise ValueError(f"{name} must be from 0 to 1e9 seconds, not {number}")
+    return float(number)
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """When a timeout that starts now ends, of `time.monotonic()`."""
+    return None if timeout is None else time.monotonic() + seconds("timeout", timeout)
+
+
+def seconds_until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 def _read_only(rows: Array) -> Array:
     """What a store gets is what it gets again, should it fail."""
     view = rows.view()
@@ -327,5 +367,6 @@ def _read_only(rows: Array) -> Array:
     return view
 
 
-def _nothing() -> None:
-    pass
+def _call_back(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        waiter.callback()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from slabcache.flusher import seconds_until
 from slabcache.rows import as_rows, from_rows
 
 if TYPE_CHECKING:
-    from slabcache._record import Schema
+    from slabcache._write_behind import Request
     from slabcache.stores.base import Store
+    from slabcache.write_behind import WriteBehindCache
 
-__all__ = ["Flight", "Loader", "Place"]
+__all__ = ["Flight", "Loader", "Loads"]
 
 Array = np.ndarray[Any, Any]
 
@@ -27,7 +30,9 @@ class Flight:
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []  # packed
+        self.keeps = bytearray()  # whether it becomes an entry in memory, of each key
         self.since = -1  # number of the last write before the first of its keys was missed
+        self.departed = False
         self.done = False
         self.values: Array | None = None
         self.found: Array | None = None
@@ -38,32 +43,49 @@ class Flight:
 Place = tuple[Flight, int]  # of a key
 
 
+class Loads(NamedTuple):
+    """What a call waits for: the rows that are missing, and where each of them will be found."""
+
+    rows: Array
+    places: list[Place]
+    fresh: set[Flight]  # those that had not begun when the call found the rows missing
+
+
 class Loader:
     """Thread safety: every method may be called from any thread. Whoever waits first carries out a load."""
 
-    def __init__(self, store: Store, key_schema: Schema, value_schema: Schema) -> None:
+    def __init__(self, cache: WriteBehindCache, store: Store) -> None:
+        self._cache = weakref.ref(cache)
         self._store = store
-        self._key_schema = key_schema
-        self._value_schema = value_schema
+        self._key_schema = cache._key_schema
+        self._value_schema = cache._value_schema
         self._changed = threading.Condition()  # owns all that follows
         self._places: dict[bytes, Place] = {}  # of keys that are being loaded, or will be
         self._next = Flight()
         self._running = 0
         self._threads: ThreadPoolExecutor | None = None
 
-    def submit(self, keys: list[bytes], since: int) -> list[Place]:
-        """Where the values of packed keys will be found; those that nobody loads yet join the next flight."""
+    def submit(self, cache: WriteBehindCache, request: Request) -> Loads:
+        """Have the missing rows of a request loaded; those that nobody loads yet join the next flight.
+
+        What is missing is found with the lock held, and a flight has its rows kept before it lands: so each
+        key is in memory, or on its way, or missed by everybody.
+        """
         with self._changed:
+            rows, keys, since = cache._missing(request)
             places = []
-            for key in keys:
+            for key in np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist():
                 place = self._places.get(key)
                 if place is None:
                     flight = self._next
                     place = self._places[key] = flight, len(flight.keys)
                     flight.keys.append(key)
+                    flight.keeps.append(False)
                     flight.since = since if flight.since < 0 else min(flight.since, since)
+                if request.keeps:
+                    place[0].keeps[place[1]] = True
                 places.append(place)
-            return places
+            return Loads(rows, places, {flight for flight, _ in places if not flight.departed})
 
     def wait(self, flights: Iterable[Flight]) -> None:
         """Return when all flights are done; what one of them raised is raised."""
@@ -88,9 +110,10 @@ class Loader:
                 return
         callback()
 
-    def close(self) -> None:
-        """End the threads that carry out loads for event loops."""
+    def close(self, deadline: float | None) -> None:
+        """Wait for the loads under way, but not after the deadline, and end the threads of ours."""
         with self._changed:
+            self._changed.wait_for(lambda: self._running == 0, seconds_until(deadline))
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)
@@ -98,6 +121,7 @@ class Loader:
     def _depart(self) -> Flight:
         """The next flight starts; a new one gathers keys. Needs the lock."""
         flight, self._next = self._next, Flight()
+        flight.departed = True
         self._running += 1
         return flight
 
@@ -106,13 +130,19 @@ class Loader:
         if self._next.callbacks and self._running < LOADS:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(LOADS, thread_name_prefix="slabcache-load")
-            self._threads.submit(self._fly, self._depart())
+            flight = self._depart()
+            try:
+                self._threads.submit(self._fly, flight)
+            except RuntimeError as error:  # the interpreter is about to end
+                flight.error = error
+                self._land(flight)
 
     def _fly(self, flight: Flight) -> None:
         try:
             packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
             values, found = self._store.load_many(from_rows(self._key_schema, packed))
             flight.values, flight.found = self._checked(values, found, len(packed))
+            self._keep(flight, packed)
         except Exception as error:
             flight.error = error
         except BaseException:  # an interrupt is for this thread; the others have only lost their load
@@ -120,6 +150,15 @@ class Loader:
             raise
         finally:
             self._land(flight)
+
+    def _keep(self, flight: Flight, packed: Array) -> None:
+        """Create the entries of a load."""
+        assert flight.values is not None
+        assert flight.found is not None
+        kept = np.frombuffer(bytes(flight.keeps), np.bool_)
+        cache = self._cache()
+        if cache is not None and not cache.closed and kept.any():
+            cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.since)
 
     def _land(self, flight: Flight) -> None:
         with self._changed:

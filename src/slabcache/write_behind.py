@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import os
+import sys
+import threading
 import time
 import weakref
 from collections.abc import Generator, MutableMapping
@@ -17,10 +18,20 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from slabcache._write_behind import ABSENT, DONE, FULL, MISSING, Request, WriteBehindCore
+from slabcache._write_behind import (
+    ABSENT,
+    CHANGE,
+    CREATE,
+    DONE,
+    FULL,
+    MISSING,
+    READ,
+    Request,
+    WriteBehindCore,
+)
 from slabcache.aio import AsyncCalls
 from slabcache.errors import BackpressureError
-from slabcache.flusher import Flusher, OnRejected, Room
+from slabcache.flusher import Flusher, OnRejected, Room, Saved, deadline_after, seconds, seconds_until
 from slabcache.loader import Flight, Loader
 from slabcache.mapping import SlabMapping
 from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
@@ -36,7 +47,7 @@ Result = TypeVar("Result")
 _MISSING: Any = object()
 
 
-Need = list[Flight] | Room
+Need = list[Flight] | Room | Saved
 Steps = Generator[Need, None, Result]
 
 
@@ -137,21 +148,22 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
                 raise TypeError(f"store: {type(store).__name__} has no {name}; see slabcache.stores.Store")
         if on_rejected is not None and not callable(on_rejected):
             raise TypeError(f"on_rejected must be callable, not {type(on_rejected).__name__}")
-        interval = _seconds("flush_interval", flush_interval)
+        interval = seconds("flush_interval", flush_interval)
         self._patience = (
-            None if backpressure_timeout is None else _seconds("backpressure_timeout", backpressure_timeout)
+            None if backpressure_timeout is None else seconds("backpressure_timeout", backpressure_timeout)
         )
-        self._exit_timeout = _seconds("exit_timeout", exit_timeout)
+        self._exit_timeout = seconds("exit_timeout", exit_timeout)
         rows = _count("flush_rows", flush_rows, 1)
         if max_pending is None:
             max_pending = max(int(capacity) // 4, 1) if hasattr(capacity, "__index__") else 1
         pending = _count("max_pending", max_pending, 0)
         super().__init__(capacity, pending, store.key_dtype, store.value_dtype, default)
         self.store = store
-        self._loader = Loader(store, self._key_schema, self._value_schema)
+        self._loader = Loader(self, store)
+        self._closing = threading.RLock()  # held by the one who closes
         self._flusher = Flusher(self, store, interval, rows, on_rejected)
-        self._has_default = default is not None
         _open_caches[id(self)] = self
+        _flush_with_multiprocessing()
 
     # ---- what it is ------------------------------------------------------------------------------------
 
@@ -253,35 +265,45 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         TimeoutError
             It is not after `timeout` seconds; it says how many rows are unsaved, and goes on trying.
         """
-        self._check_open()
-        if not self._forked:
-            self._flusher.flush(self, _deadline(timeout))
+        self._drive(self._flushing(deadline_after(timeout)))
 
     def close(self, timeout: float | None = None) -> None:
-        """Flush, then close the store and refuse all further calls. Nothing more happens the second time.
+        """Flush, wait for loads under way, close the store, and refuse all further calls but `stats()`.
+
+        Nothing more happens the second time. Whoever calls it meanwhile waits until the first has ended.
 
         Raises
         ------
         TimeoutError
             Rows are unsaved after `timeout` seconds. The cache stays open, and goes on trying.
         """
+        self._flusher.check_may_wait()
+        deadline = deadline_after(timeout)
+        left = seconds_until(deadline)
+        if not self._closing.acquire(timeout=-1 if left is None else left):
+            raise TimeoutError("another thread is still closing the cache")
+        try:
+            self._close_once(deadline)
+        finally:
+            self._closing.release()
+
+    def _close_once(self, deadline: float | None) -> None:
         if self.closed:
             return
-        deadline = _deadline(timeout)
-        if not self._forked:
-            self._flusher.flush(self, deadline)
-        if not self._close():
-            return
         if self._forked:
+            self._close()
+            return
+        self._drive(self._flushing(deadline))
+        if not self._close():  # a signal handler has, meanwhile
             return
         try:
-            self._flusher.flush(self, deadline)  # writes that came in between
+            self._drive(self._saving(deadline))  # writes that came in between
         except BaseException:
             self._reopen()
             raise
         _open_caches.pop(id(self), None)
         self._flusher.stop()
-        self._loader.close()
+        self._loader.close(deadline)
         self.store.close()
 
     def __enter__(self) -> WriteBehindCache:
@@ -304,28 +326,38 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
                     need = next(steps)
                 except StopIteration as stop:
                     return stop.value  # type: ignore[no-any-return]
-                if not isinstance(need, Room):
+                if not isinstance(need, (Room, Saved)):
                     self._loader.wait(need)
-                elif not self._flusher.wait_for_room(*need):
-                    raise self._no_room()
+                elif not self._flusher.wait(need):
+                    raise self._too_late(need)
         finally:
             steps.close()
 
-    def _no_room(self) -> BackpressureError:
-        error = BackpressureError(
-            f"{self._unsaved()[0]} rows wait for the store, and there is no room for more; "
-            "nothing was changed"
-        )
-        error.__cause__ = self._flusher.last_error
+    def _too_late(self, need: Room | Saved) -> Exception:
+        unsaved = self._unsaved()[0]
+        error: Exception
+        if isinstance(need, Saved):
+            error = TimeoutError(f"{unsaved} rows are not in the store yet")
+        else:
+            error = BackpressureError(
+                f"{unsaved} rows wait for the store, and there is no room for more; nothing was changed"
+            )
+        error.__cause__ = self._flusher.failure
         return error
+
+    def _flushing(self, deadline: float | None) -> Steps[None]:
+        self._check_open()
+        if not self._forked:
+            yield from self._saving(deadline)
+
+    def _saving(self, deadline: float | None) -> Steps[None]:
+        yield Saved(time.monotonic_ns(), deadline)
 
     def _loading(self, request: Request) -> Steps[None]:
         """Have the missing rows of a request loaded."""
-        rows, keys, since = self._missing(request)
-        if not len(rows):
+        rows, places, fresh = self._loader.submit(self, request)
+        if not places:
             return
-        packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
-        places = self._loader.submit(packed, since)
         flights = list(dict.fromkeys(flight for flight, _ in places))
         yield flights
         if len(flights) == 1:
@@ -340,13 +372,13 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             assert flight.values is not None
             assert flight.found is not None
             at = positions[which]
-            request.supply(rows[which], flight.values[at], flight.found[at], flight.since)
+            request.supply(rows[which], flight.values[at], flight.found[at], flight.since, flight in fresh)
 
     def _changing(self, request: Request, attempt: Any) -> Steps[None]:
         """Attempt a change until nothing is missing and there is room."""
         deadline = None
         while True:
-            attempts = self._flusher.attempts
+            freed = self._flusher.freed
             status = attempt()
             if status == DONE:
                 return
@@ -355,8 +387,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             elif not request.has_first and len(request) > 1:
                 self._check_size(request.find_first())
             else:
-                deadline = deadline or _deadline(self._patience)
-                yield Room(attempts, deadline)
+                deadline = deadline or deadline_after(self._patience)
+                yield Room(freed + request.lacking, deadline)
 
     def _check_size(self, distinct: int) -> None:
         if distinct > self._slots:
@@ -373,7 +405,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self, keys: Any, out: Array | None, *, counted: bool, moves: bool
     ) -> Steps[tuple[Array, Array]]:
         self._check_open()
-        request = Request(self, keys, counted, moves)
+        request = Request(self, keys, READ, counted, moves)
         shape = _shape(keys, request)
         target = None if out is None else out_array(self._value_schema, out, shape)
         yield from self._reading(request)
@@ -387,13 +419,13 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         return self._drive(self._reading_one(key, counted, moves))
 
     def _reading_one(self, key: Any, counted: bool, moves: bool) -> Steps[Any]:
-        request = self._request_one(key, counted, moves)
+        request = self._request_one(key, READ, counted, moves)
         yield from self._reading(request)
         return self._value_schema.decode_rows(request.values)[0] if request.found[0] else ABSENT
 
-    def _request_one(self, key: Any, counted: bool = False, moves: bool = False) -> Request:
+    def _request_one(self, key: Any, purpose: int, counted: bool = False, moves: bool = False) -> Request:
         self._check_open()
-        return Request(self, self._key_schema.encode_rows([key]), counted, moves)
+        return Request(self, self._key_schema.encode_rows([key]), purpose, counted, moves)
 
     def _put_one(self, key: Any, value: Any) -> None:
         self._drive(self._putting_one(key, value))
@@ -410,7 +442,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         evicted = self._put(rows, value_rows, None, return_evicted)
         if evicted is not None:
             return evicted
-        request = Request(self, rows.copy())
+        request = Request(self, rows.copy(), CREATE)
         value_rows = value_rows.copy()  # nobody may change it while this waits
 
         def attempt() -> int:
@@ -425,7 +457,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _incrementing(self, keys: Any, field: str | None, by: Any) -> Steps[tuple[Array, Array]]:
         self._check_open()
         schema = self._value_schema
-        request = Request(self, keys)
+        request = Request(self, keys, CHANGE)
         position = schema.number_position_of(field)
         deltas = as_deltas(schema, position, by, len(request))
         results: Array = np.empty(0)
@@ -454,31 +486,31 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         return values[0].item() if found[0] else ABSENT
 
     def _updating_fields(self, key: Any, fields: dict[str, Any]) -> Steps[None]:
-        request = self._request_one(key)
+        request = self._request_one(key, CHANGE)
         chosen, data = self._value_schema.encode_fields(fields)
         yield from self._changing(request, lambda: self._update_fields(request, chosen, data))
         if not request.found[0]:
             raise KeyError(key)
 
     def _setting_default(self, key: Any, default: Any) -> Steps[Any]:
-        request = self._request_one(key)
+        request = self._request_one(key, CHANGE, counted=True)
         value: bytes | None = None
         yield from self._changing(request, lambda: self._set_default(request, value))
         if not request.found[0]:
             # It is looked at only where it is needed. A look-up has been counted.
             value = self._value_schema.encode_rows([default]).tobytes()
-            request = self._request_one(key)
+            request = self._request_one(key, CREATE)
             yield from self._changing(request, lambda: self._set_default(request, value))
         return self._value_schema.decode_rows(request.values)[0]
 
     def _deleting(self, keys: Any) -> Steps[Array]:
         self._check_open()
-        request = Request(self, keys)
+        request = Request(self, keys, CHANGE)
         yield from self._changing(request, lambda: self._delete(request))
         return request.found.reshape(_shape(keys, request))
 
     def _popping(self, key: Any, default: Any) -> Steps[Any]:
-        request = self._request_one(key)
+        request = self._request_one(key, CHANGE)
         yield from self._changing(request, lambda: self._delete(request))
         if request.found[0]:
             return self._value_schema.decode_rows(request.values)[0]
@@ -500,15 +532,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
 MutableMapping.register(WriteBehindCache)
 
+_finalized = 0  # the process whose end has been provided for
 _open_caches: weakref.WeakValueDictionary[int, WriteBehindCache] = weakref.WeakValueDictionary()
-
-
-def _seconds(name: str, number: float) -> float:
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(number).__name__}")
-    if not 0 <= number < math.inf or number > 1e9:
-        raise ValueError(f"{name} must be from 0 to 1e9 seconds, not {number}")
-    return float(number)
 
 
 def _count(name: str, number: int, least: int) -> int:
@@ -517,10 +542,6 @@ def _count(name: str, number: int, least: int) -> int:
     if not least <= int(number) < 2**32:
         raise ValueError(f"{name} must be from {least} to {2**32 - 1}, not {number}")
     return int(number)
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + _seconds("timeout", timeout)
 
 
 def _shape(keys: Any, request: Request) -> tuple[int, ...]:
@@ -540,9 +561,19 @@ def _flush_at_exit() -> None:
             log.exception("leaving the interpreter: the cache could not be closed")
 
 
+def _flush_with_multiprocessing() -> None:
+    """Before Python 3.13 a process that `multiprocessing` has forked ends without `atexit`."""
+    global _finalized
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None and _finalized != os.getpid():
+        _finalized = os.getpid()
+        sys.modules["multiprocessing.util"].Finalize(None, _flush_at_exit, exitpriority=0)
+
+
 def _after_fork_in_child() -> None:
     for cache in list(_open_caches.values()):
-        cache._loader = Loader(cache.store, cache._key_schema, cache._value_schema)
+        cache._loader = Loader(cache, cache.store)
+        cache._closing = threading.RLock()
         cache._flusher.forked()
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from slabcache import WriteBehindCache
+
 
 class FaultyStore:
     """Rows in a dict. `failure`, if set, is raised by writes (`failing_loads` by loads); `gate` holds calls
@@ -86,3 +88,10 @@ class FaultyStore:
         names = np.asarray(keys).tolist()
         assert len(set(names)) == len(names), "keys are distinct"
         return names
+
+
+def make(
+    store: FaultyStore | None = None, capacity: int = 8, **options: Any
+) -> tuple[FaultyStore, WriteBehindCache]:
+    store = store or FaultyStore()
+    return store, WriteBehindCache(capacity, store, **{"flush_interval": 1000.0, **options})

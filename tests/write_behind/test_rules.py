@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import itertools
 import logging
 import pickle
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,20 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import BackpressureError, ClosedError, RowsRejected, SlabCache, WriteBehindCache
-from write_behind.faulty_store import FaultyStore
+from slabcache import BackpressureError, RowsRejected, SlabCache, WriteBehindCache
+from write_behind.faulty_store import FaultyStore, make
 
 STATES = {
     "key": [("user", "u8"), ("channel", "u8")],
     "value": [("seen", "u8"), ("mentions", "u4"), ("pinned", "u8")],
 }
-
-
-def make(
-    store: FaultyStore | None = None, capacity: int = 8, **options: Any
-) -> tuple[FaultyStore, WriteBehindCache]:
-    store = store or FaultyStore()
-    return store, WriteBehindCache(capacity, store, **{"flush_interval": 1000.0, **options})
 
 
 # ---- reading -----------------------------------------------------------------------------------------
@@ -72,16 +61,6 @@ def test_peek_and_in_ask_the_store_and_keep_nothing() -> None:
     cache.close()
 
 
-def test_the_missing_keys_of_a_batch_are_loaded_at_once() -> None:
-    store, cache = make(FaultyStore(rows={1: 10, 2: 20}))
-    values, found = cache.get_many([1, 2, 1, 3])
-    assert values.tolist() == [10, 20, 10, 0]
-    assert found.tolist() == [True, True, True, False]
-    assert store.loads == [[1, 2, 3]]
-    assert cache.stats()[:2] == (1, 3) or cache.stats()[:2] == (0, 4)
-    cache.close()
-
-
 def test_batches_that_run_without_the_gil() -> None:
     rows = {key: key for key in range(0, 3000, 2)}
     store, cache = make(FaultyStore(rows=rows), capacity=1000, max_pending=5000, default=0)
@@ -106,110 +85,6 @@ def test_out_is_filled_and_returned() -> None:
     assert out.tolist() == [10, 0]
     single, found = cache.get_many(np.array(1, "u8"))
     assert single.shape == found.shape == ()
-    cache.close()
-
-
-def test_concurrent_misses_of_one_key_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, cache = make(FaultyStore(rows={1: 10}))
-    store.gate.clear()
-    missed = threading.Semaphore(0)
-    submit = cache._loader.submit
-
-    def counted(*arguments: Any) -> Any:
-        places = submit(*arguments)
-        missed.release()
-        return places
-
-    monkeypatch.setattr(cache._loader, "submit", counted)
-    with ThreadPoolExecutor(8) as pool:
-        results = [pool.submit(cache.get, 1) for _ in range(8)]
-        for _ in range(8):
-            missed.acquire()  # all have missed it while the load is under way
-        store.gate.set()
-        assert [result.result() for result in results] == [10] * 8
-    assert store.loads == [[1]]
-    cache.close()
-
-
-def test_concurrent_misses_of_several_keys_are_loaded_together() -> None:
-    store, cache = make(FaultyStore(rows={key: key * 10 for key in range(20)}), capacity=32)
-    store.gate.clear()
-    with ThreadPoolExecutor(20) as pool:
-        results = [pool.submit(cache.get, key) for key in range(20)]
-        store.loading.wait()
-        while len(cache._loader._places) < 20:
-            pass
-        store.gate.set()
-        assert [result.result() for result in results] == [key * 10 for key in range(20)]
-    assert sorted(key for load in store.loads for key in load) == list(range(20))
-    assert len(store.loads) <= 4
-    cache.close()
-
-
-def test_a_write_during_a_load_wins() -> None:
-    store, cache = make(FaultyStore(rows={1: 10}))
-    store.gate.clear()
-    with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(cache.get, 1)
-        store.loading.wait()
-        cache[1] = 11
-        store.gate.set()
-        assert result.result() == 11
-    assert cache[1] == 11
-    cache.close()
-
-
-def test_a_write_during_a_load_wins_though_it_has_left_memory() -> None:
-    store, cache = make(FaultyStore(rows={1: 10}), capacity=1, max_pending=1)
-
-    def write_save_and_evict() -> None:
-        """The load has read the old row by now."""
-        cache[1] = 11
-        cache.flush()
-        cache[2] = 2
-        cache.flush()
-
-    store.after_load = write_save_and_evict
-    assert cache[1] == 11
-    assert store.loads == [[1], [1]]
-    cache.close()
-
-
-def test_a_failed_load_raises_to_all_who_waited_and_is_not_cached() -> None:
-    store, cache = make(FaultyStore(rows={1: 10}))
-    store.failing_loads = OSError("down")
-    store.gate.clear()
-    with ThreadPoolExecutor(3) as pool:
-        results = [pool.submit(cache.get, 1) for _ in range(3)]
-        store.loading.wait()
-        store.gate.set()
-        for result in results:
-            with pytest.raises(OSError, match="down"):
-                result.result()
-    store.failing_loads = StopIteration("not an answer")
-    with pytest.raises((StopIteration, RuntimeError)):
-        cache.get(1)
-    store.failing_loads = None
-    assert cache[1] == 10
-    cache.close()
-
-
-def test_a_store_that_answers_with_the_wrong_shape_is_named() -> None:
-    store, cache = make()
-    store.answer = np.zeros(5, "i8"), np.zeros(5, bool)
-    with pytest.raises(RuntimeError, match="FaultyStore.load_many"):
-        cache[1]
-    cache.close()
-
-
-def test_a_read_that_finds_no_room_is_not_cached() -> None:
-    store, cache = make(FaultyStore(rows={9: 90}), capacity=2, max_pending=0)
-    store.failure = OSError("down")
-    cache.put_many([1, 2], [1, 2])
-    assert cache[9] == 90
-    assert len(cache) == 2
-    assert 9 in cache
-    store.failure = None
     cache.close()
 
 
@@ -403,56 +278,6 @@ def test_a_flush_waits_for_a_batch_whose_row_was_written_again() -> None:
     assert store.rows == {1: 2}
 
 
-def test_close_says_how_many_rows_are_unsaved_and_goes_on_trying() -> None:
-    store, cache = make()
-    store.failure = OSError("down")
-    cache.put_many([1, 2], [1, 2])
-    with pytest.raises(TimeoutError, match="2 rows"):
-        cache.close(0.05)
-    store.failure = None
-    cache.close()
-    cache.close()
-    assert store.closed == 1
-    assert store.rows == {1: 1, 2: 2}
-
-
-def test_a_closed_cache_refuses_calls() -> None:
-    _, cache = make()
-    cache[1] = 1
-    cache.close()
-    for call in (
-        lambda: cache[1],
-        lambda: cache.get(1),
-        lambda: cache.__setitem__(1, 2),
-        lambda: cache.increment(1),
-        lambda: cache.get_many([1]),
-        lambda: cache.put_many([1], [1]),
-        lambda: cache.delete_many([1]),
-        lambda: cache.pop(1, None),
-        lambda: cache.setdefault(1, 1),
-        lambda: cache.popitem(),
-        lambda: cache.flush(),
-        lambda: cache.__enter__(),
-    ):
-        with pytest.raises(ClosedError):
-            call()
-    assert issubclass(ClosedError, ValueError)
-
-
-def test_a_key_that_closes_the_cache_while_it_is_read_is_not_written() -> None:
-    store, cache = make()
-
-    class Closing:
-        def __index__(self) -> int:
-            cache.close()
-            return 5
-
-    with pytest.raises(ClosedError):
-        cache[Closing()] = 1
-    assert cache._unsaved()[0] == 0
-    assert store.rows == {}
-
-
 def test_it_is_a_mapping_of_what_is_in_memory_and_cannot_be_copied() -> None:
     _, cache = make(FaultyStore(rows={9: 90}))
     cache.update({1: 10, 2: 20})
@@ -487,58 +312,6 @@ def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception]
     arguments: dict[str, Any] = {"capacity": 8, "store": FaultyStore(), **options}
     with pytest.raises(error, match=next(iter(options)).replace("default", "value")):
         WriteBehindCache(**arguments)
-
-
-# ---- asyncio -------------------------------------------------------------------------------------------
-
-
-def test_calls_for_asyncio() -> None:
-    async def main() -> None:
-        store, cache = make(FaultyStore(rows={1: 10, 2: 20}), capacity=2, max_pending=1)
-        store.gate.clear()
-        first = asyncio.create_task(cache.aget(1))
-        second = asyncio.create_task(cache.aget_many([1, 2, 3]))
-        while not store.loads:
-            await asyncio.sleep(0)  # the loop is free while the load waits
-        store.gate.set()
-        assert await first == 10
-        assert (await second)[0].tolist() == [10, 20, 0]
-        await cache.aset(5, 50)
-        assert await cache.aincrement(5) == 51
-        assert await cache.aincrement(1, by=5) == 15
-        with pytest.raises(KeyError):
-            await cache.aincrement(99)
-        assert await cache.aget(99, "none") == "none"
-        store.gate.clear()
-        await cache.aput_many([7], [70])
-        waiting = asyncio.create_task(cache.aset(8, 80))
-        while not store.saving.is_set():
-            await asyncio.sleep(0)
-        assert not waiting.done()
-        store.gate.set()
-        await waiting
-        await cache.aflush()
-        assert store.rows == {1: 15, 2: 20, 5: 51, 7: 70, 8: 80}
-        await cache.aclose()
-
-    asyncio.run(main())
-
-
-def test_backpressure_and_failed_loads_in_asyncio() -> None:
-    async def main() -> None:
-        store, cache = make(capacity=1, max_pending=0, backpressure_timeout=0.02)
-        store.failure = OSError("down")
-        await cache.aset(1, 1)
-        with pytest.raises(BackpressureError):
-            await cache.aset(2, 2)
-        store.failing_loads = OSError("no loads")
-        with pytest.raises(OSError, match="no loads"):
-            await cache.aget(3)
-        store.failure = None
-        await cache.aclose()
-        assert store.rows == {1: 1}
-
-    asyncio.run(main())
 
 
 # ---- threads, processes, the end -------------------------------------------------------------------------
@@ -584,27 +357,6 @@ def test_many_threads_lose_nothing() -> None:
     assert store.rows == dict(enumerate(expected))
 
 
-def test_what_rows_of_a_batch_make_forgotten_is_not_held_against_the_others() -> None:
-    """Rows that were loaded stay known until the batch has run, whatever it evicts. With so many keys, some
-    share a place in what is forgotten."""
-    _, cache = make(capacity=1, max_pending=5000, default=0)
-    keys = np.arange(2000)
-    for _ in range(3):
-        cache.increment_many(keys)
-        cache.flush()
-    assert cache.get_many(keys)[0].tolist() == [3] * len(keys)
-    cache.close()
-
-
-def test_a_write_is_not_lost_with_the_last_reference() -> None:
-    store, cache = make(flush_interval=0.0)
-    cache[1] = 10
-    del cache
-    store.saving.wait()
-    while store.rows != {1: 10}:
-        pass
-
-
 def test_entries_that_reads_evict_are_written_soon() -> None:
     store, cache = make(FaultyStore(rows={key: key for key in range(10, 20)}), capacity=2)
     cache.put_many([1, 2], [1, 2])
@@ -634,90 +386,6 @@ def test_on_rejected_may_use_the_cache_but_not_wait_for_its_own_thread() -> None
     assert len(answers) == 2
     assert store.rows == {1: 0}
     cache.close()
-
-
-SCRIPT = """
-import os, sys
-sys.path.insert(0, {tests!r})
-from write_behind.faulty_store import FaultyStore
-from slabcache import WriteBehindCache
-class Printing(FaultyStore):
-    def save_many(self, keys, values):
-        super().save_many(keys, values)
-        os.write(1, b"saved %d\\n" % len(keys))
-store = Printing(rows={{1: 10}})
-cache = WriteBehindCache(8, store, flush_interval=1000, exit_timeout=0.2)
-cache[2] = 20
-"""
-
-
-def run(body: str) -> subprocess.CompletedProcess[str]:
-    script = SCRIPT.format(tests=str(__import__("pathlib").Path(__file__).parent.parent)) + textwrap.dedent(
-        body
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def test_leaving_the_interpreter_flushes() -> None:
-    done = run("")
-    assert done.stdout == "saved 1\n", done.stderr
-    assert done.returncode == 0
-
-
-def test_leaving_the_interpreter_with_a_store_that_fails_is_a_log_line() -> None:
-    done = run("store.failure = OSError('down')")
-    assert done.returncode == 0
-    assert "leaving the interpreter: 1 rows are not in the store" in done.stderr
-
-
-def test_a_forked_child_reads_and_writes_nothing() -> None:
-    done = run(
-        """
-        child = os.fork()
-        if child == 0:
-            assert cache[2] == 20 and cache[1] == 10
-            for write in (
-                lambda: cache.__setitem__(3, 3), lambda: cache.put_many([3], [3]), lambda: cache.pop(1)
-            ):
-                try:
-                    write()
-                except RuntimeError as error:
-                    assert "forked" in str(error)
-                else:
-                    os._exit(3)
-            cache.close()
-            sys.exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        """
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "saved 1\n", "the parent's, at its exit"
-
-
-def test_a_forked_child_loads_what_its_parent_was_loading() -> None:
-    done = run(
-        """
-        import signal, threading
-        store.gate.clear()
-        reader = threading.Thread(target=cache.get, args=(1,))
-        reader.start()
-        store.loading.wait()
-        child = os.fork()
-        if child == 0:
-            signal.alarm(30)    # it would wait for a thread that it does not have
-            store.gate = threading.Event()
-            store.gate.set()
-            assert cache[1] == 10
-            cache.stats()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        store.gate.set()
-        reader.join()
-        """
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_what_a_plain_cache_does_it_does_too() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN, WriteBehindCore
+from slabcache._write_behind import ABSENT, CREATE, NO_ROOM, UNKNOWN, Request, WriteBehindCore
 
 CAPACITY, MAX_PENDING = 4, 3
 KEYS = st.integers(0, 11)
@@ -143,13 +145,28 @@ def test_a_clean_entry_gives_way_where_no_more_may_pend() -> None:
     core._check()
 
 
-def test_the_oldest_is_drained_first_and_pending_ones_before() -> None:
+def test_what_is_due_is_drained_first_and_what_is_pending_after_it() -> None:
     core = Core(2, 2)
     core._attempt_put(1, 1)
+    due = core._unsaved()[3]
+    time.sleep(0.05)  # the clock has ticks
     core._attempt_put(2, 2)
     core._attempt(1, True, True)
     core._attempt_put(3, 3)  # evicts 2
-    assert core._drain(NEVER, 10)[3].tolist() == [2, 1, 3]
+    rows = core._drain(due, 10)
+    assert rows[3].tolist() == [1, 2]
+    core._settle(rows[0], True)
+    assert core._drain(NEVER, 10)[3].tolist() == [3]
+
+
+def test_a_change_says_how_many_rows_it_lacks_room_for() -> None:
+    core = Core(3, 2)
+    for key in range(4):
+        core._attempt_put(key, key)
+    keys = np.arange(2, 6, dtype="u8")
+    request = Request(core, keys, CREATE)
+    assert core._put(keys, keys.astype("i8"), request, False) is None
+    assert request.lacking == 1
 
 
 def test_what_is_not_due_stays() -> None:

@@ -1,0 +1,253 @@
+"""Loading what is not in memory: once, together, and never over a newer write."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slabcache import WriteBehindCache
+from write_behind.faulty_store import FaultyStore, make
+
+
+def test_the_missing_keys_of_a_batch_are_loaded_at_once() -> None:
+    store, cache = make(FaultyStore(rows={1: 10, 2: 20}))
+    values, found = cache.get_many([1, 2, 1, 3])
+    assert values.tolist() == [10, 20, 10, 0]
+    assert found.tolist() == [True, True, True, False]
+    assert store.loads == [[1, 2, 3]]
+    assert cache.stats()[:2] == (1, 3) or cache.stats()[:2] == (0, 4)
+    cache.close()
+
+
+def test_concurrent_misses_of_one_key_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.gate.clear()
+    missed = threading.Semaphore(0)
+    submit = cache._loader.submit
+
+    def counted(*arguments: Any) -> Any:
+        places = submit(*arguments)
+        missed.release()
+        return places
+
+    monkeypatch.setattr(cache._loader, "submit", counted)
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(cache.get, 1) for _ in range(8)]
+        for _ in range(8):
+            missed.acquire()  # all have missed it while the load is under way
+        store.gate.set()
+        assert [result.result() for result in results] == [10] * 8
+    assert store.loads == [[1]]
+    cache.close()
+
+
+def test_concurrent_misses_of_several_keys_are_loaded_together() -> None:
+    store, cache = make(FaultyStore(rows={key: key * 10 for key in range(20)}), capacity=32)
+    store.gate.clear()
+    with ThreadPoolExecutor(20) as pool:
+        results = [pool.submit(cache.get, key) for key in range(20)]
+        store.loading.wait()
+        while len(cache._loader._places) < 20:
+            pass
+        store.gate.set()
+        assert [result.result() for result in results] == [key * 10 for key in range(20)]
+    assert sorted(key for load in store.loads for key in load) == list(range(20))
+    assert len(store.loads) <= 4
+    cache.close()
+
+
+def test_a_write_during_a_load_wins() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(cache.get, 1)
+        store.loading.wait()
+        cache[1] = 11
+        store.gate.set()
+        assert result.result() == 11
+    assert cache[1] == 11
+    cache.close()
+
+
+def test_a_write_during_a_load_wins_though_it_has_left_memory() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}), capacity=1, max_pending=1)
+
+    def write_save_and_evict() -> None:
+        """The load has read the old row by now."""
+        cache[1] = 11
+        cache.flush()
+        cache[2] = 2
+        cache.flush()
+
+    store.after_load = write_save_and_evict
+    assert cache[1] == 11
+    assert store.loads == [[1], [1]]
+    cache.close()
+
+
+def test_a_failed_load_raises_to_all_who_waited_and_is_not_cached() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.failing_loads = OSError("down")
+    store.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        results = [pool.submit(cache.get, 1) for _ in range(3)]
+        store.loading.wait()
+        store.gate.set()
+        for result in results:
+            with pytest.raises(OSError, match="down"):
+                result.result()
+    store.failing_loads = StopIteration("not an answer")
+    with pytest.raises((StopIteration, RuntimeError)):
+        cache.get(1)
+    store.failing_loads = None
+    assert cache[1] == 10
+    cache.close()
+
+
+def test_a_store_that_answers_with_the_wrong_shape_is_named() -> None:
+    store, cache = make()
+    store.answer = np.zeros(5, "i8"), np.zeros(5, bool)
+    with pytest.raises(RuntimeError, match="FaultyStore.load_many"):
+        cache[1]
+    cache.close()
+
+
+def test_a_read_that_finds_no_room_is_not_cached() -> None:
+    store, cache = make(FaultyStore(rows={9: 90}), capacity=2, max_pending=0)
+    store.failure = OSError("down")
+    cache.put_many([1, 2], [1, 2])
+    assert cache[9] == 90
+    assert len(cache) == 2
+    assert 9 in cache
+    store.failure = None
+    cache.close()
+
+
+def test_what_rows_of_a_batch_make_forgotten_is_not_held_against_the_others() -> None:
+    """Rows that were loaded stay known until the batch has run, whatever it evicts. With so many keys, some
+    share a place in what is forgotten."""
+    _, cache = make(capacity=1, max_pending=5000, default=0)
+    keys = np.arange(2000)
+    for _ in range(3):
+        cache.increment_many(keys)
+        cache.flush()
+    assert cache.get_many(keys)[0].tolist() == [3] * len(keys)
+    cache.close()
+
+
+def test_each_key_is_loaded_once_whoever_asks_for_it() -> None:
+    """Also by one that misses it just before a load of it ends, and asks for it just after."""
+    keys, rounds = 40, 25
+    for _ in range(rounds):
+        store, cache = make(FaultyStore(rows={key: key * 10 for key in range(keys)}), capacity=64)
+        start = threading.Barrier(4)
+        results: list[list[int]] = []
+
+        def read(cache: WriteBehindCache, start: threading.Barrier, results: list[list[int]]) -> None:
+            start.wait()
+            results.append([cache[key] for key in range(keys)])
+
+        readers = [threading.Thread(target=read, args=(cache, start, results)) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        assert results == [[key * 10 for key in range(keys)]] * 4
+        assert sorted(key for load in store.loads for key in load) == list(range(keys))
+        cache.close()
+
+
+@pytest.mark.parametrize("batch", [1, 500])
+def test_a_read_ends_though_its_row_is_written_during_each_load(batch: int) -> None:
+    """What a load has found was so while the call ran. It must not stay, though."""
+    rows = dict.fromkeys(range(batch), 10)
+    store, cache = make(FaultyStore(rows=rows), capacity=1, max_pending=1000)
+    number = 10
+
+    def write_save_and_evict() -> None:
+        nonlocal number
+        number += 1
+        assert number < 20
+        cache.put_many(range(batch), np.full(batch, number))
+        cache.put_many([5000, 5001], [0, 0])
+        cache.flush()
+        store.after_load = write_save_and_evict
+
+    store.after_load = write_save_and_evict
+    assert (cache.get_many(range(batch))[0] == number - 1).all()
+    assert len(store.loads) == 3
+    store.after_load = None
+    assert cache[0] == number
+    assert cache.get(7000) is None
+    cache.close()
+
+
+def test_a_change_of_an_absent_row_ends_though_it_is_written_and_deleted_during_each_load() -> None:
+    store, cache = make(capacity=1, max_pending=1)
+
+    def write_delete_and_save() -> None:
+        assert len(store.loads) < 10
+        cache[1] = 11
+        cache.flush()
+        del cache[1]
+        cache.flush()
+        store.after_load = write_delete_and_save
+
+    store.after_load = write_delete_and_save
+    with pytest.raises(KeyError):
+        cache.increment(1)
+    assert cache.pop(1, "none") == "none"
+    store.after_load = None
+    cache.close()
+
+
+def test_what_a_change_has_loaded_stays_in_memory() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    with pytest.raises(OverflowError):
+        cache.increment(1, by=2**63 - 1)
+    assert cache[1] == 10
+    assert store.loads == [[1]]
+    cache.close()
+
+
+def test_what_only_looks_keeps_nothing_and_a_read_that_joins_it_does() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        look = pool.submit(cache.peek, 1)
+        store.loading.wait()
+        read = pool.submit(cache.get, 1)
+        while not cache._loader._places[b"\x01" + bytes(7)][0].keeps[0]:
+            pass
+        store.gate.set()
+        assert (look.result(), read.result()) == (10, 10)
+    assert len(cache) == 1
+    assert cache.peek(1) == 10
+    assert store.loads == [[1]]
+    cache.close()
+
+
+def test_setdefault_of_an_absent_key_is_one_miss() -> None:
+    _, cache = make()
+    assert cache.setdefault(1, 5) == 5
+    assert cache.setdefault(1, 6) == 5
+    assert (cache.stats().misses, cache.stats().hits) == (1, 1)
+    cache.close()
+
+
+def test_changes_of_absent_keys_need_no_room() -> None:
+    store, cache = make(capacity=1, max_pending=0)
+    store.failure = OSError("down")
+    cache[1] = 1
+    with pytest.raises(KeyError):
+        cache.increment(2)
+    with pytest.raises(KeyError):
+        cache.pop(2)
+    assert cache.delete_many([2, 3]).tolist() == [False, False]
+    assert cache.increment_many([2, 1])[1].tolist() == [False, True]
+    store.failure = None
+    cache.close()
