@@ -7,6 +7,7 @@
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
 # make bench | bench-docs | bench-bars | bench-quick | bench-native: other caches and the bars, CONTRIBUTING.md
 # make faults: what becomes of acknowledged writes when something breaks, CONTRIBUTING.md
+# make test-cassandra: CassandraStore on a real server, which Maven fetches, CONTRIBUTING.md
 # make lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
 
 PYTHON ?= python3
@@ -19,6 +20,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench bench-docs bench-bars bench-quick bench-native faults test-debug test-release
+.PHONY: cassandra cassandra-stop test-cassandra
 .PHONY: lint types coverage sanitize package clean
 
 help:
@@ -30,12 +32,24 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)") $(DEMO_ARGS)
 
 test: test-debug test-release
+	@$(PYTHON) tools/cassandra check || true
 
 test-debug: $(VENV)/.debug $(VENV)/.test
 	PYTHONPATH=$(VENV)/debug $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-release: $(VENV)/.release $(VENV)/.test
 	$(BIN)/python -m pytest --ignore=tests/structures $(PYTEST_ARGS)
+
+# A Cassandra server on loopback, from the jars that Maven fetches once; its folder is build/cassandra.
+cassandra:
+	@$(PYTHON) tools/cassandra start
+
+cassandra-stop:
+	@$(PYTHON) tools/cassandra stop
+
+# CassandraStore on that server; the tests start it, and stop it again if it did not run before.
+test-cassandra: $(VENV)/.release $(VENV)/.cassandra
+	$(BIN)/python -m pytest tests/cassandra $(PYTEST_ARGS)
 
 # slabcache beside what one would use instead, and beside what memory allows.
 bench: $(VENV)/.release $(VENV)/.bench
@@ -112,6 +126,10 @@ $(VENV)/.bench: $(VENV)/.base
 
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) $$($(BIN)/python tools/extra.py test)
+	@touch $@
+
+$(VENV)/.cassandra: $(VENV)/.base
+	$(PIP) $$($(BIN)/python tools/extra.py test cassandra)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
