@@ -1,6 +1,22 @@
-"""Stores for `slabcache.WriteBehindCache`: `SQLiteStore`, and `Store`, which any other class can be."""
+"""Stores for `WriteBehindCache`: `SQLiteStore`, `CassandraStore`, and `Store`, which any other can be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from slabcache.stores.base import Store
 from slabcache.stores.sqlite import SQLiteStore
 
-__all__ = ["SQLiteStore", "Store"]
+if TYPE_CHECKING:
+    from slabcache.stores.cassandra import CassandraStore as CassandraStore
+
+__all__ = ["SQLiteStore", "Store"]  # not CassandraStore: `import *` would fail where there is no driver
+
+
+def __getattr__(name: str) -> Any:
+    """Stores whose drivers are imported when they are first asked for."""
+    if name == "CassandraStore":
+        from slabcache.stores.cassandra import CassandraStore
+
+        return CassandraStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

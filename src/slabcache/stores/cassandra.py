@@ -1,0 +1,372 @@
+"""A store in Apache Cassandra, or in what speaks its protocol."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from slabcache.errors import ClosedError, RowsRejected
+from slabcache.schema import describe
+from slabcache.stores.cassandra_session import ForkSafeConnection, SharedSession, run_all
+from slabcache.stores.cassandra_table import ColumnFound, Table, check_name, keyspace_cql
+from slabcache.stores.columns import columns_of
+from slabcache.stores.timestamps import Timestamps
+
+# isort: split
+# After cassandra_session, which says what to install where there is no driver.
+from cassandra import (
+    AuthenticationFailed,
+    ConsistencyLevel,
+    InvalidRequest,
+    OperationTimedOut,
+    RequestExecutionException,
+    UnresolvableContactPoints,
+)
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
+from cassandra.policies import DCAwareRoundRobinPolicy, ExponentialReconnectionPolicy, TokenAwarePolicy
+from cassandra.query import BatchStatement, BatchType, SimpleStatement, tuple_factory
+
+__all__ = ["CassandraStore"]
+
+Array = np.ndarray[Any, Any]
+
+logger = logging.getLogger(__name__)
+
+# Those at which a row that was acknowledged is on a replica, and which both reads and writes can have.
+_LEVELS = ("ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_QUORUM", "EACH_QUORUM", "LOCAL_ONE")
+_RECONNECT_DELAYS = (0.5, 5.0)  # seconds, from the first to the longest
+_HEARTBEAT = 10.0  # seconds; a connection that nothing comes back on is closed after two of them
+_SELECT_ROWS_MAX = 100  # keys that one SELECT names
+_PROTOCOL = 4  # of Cassandra 2.2 and all later ones; the driver would try newer ones first, and log each
+
+_SCHEMA_TIMEOUT = 30.0  # seconds, at least; to create a table takes longer than to write a row
+
+
+def _of_schema(text: str) -> SimpleStatement:
+    # Each node has all of the schema: the consistency of rows is none of its.
+    return SimpleStatement(text, consistency_level=ConsistencyLevel.ONE)
+
+
+_KEYSPACE = _of_schema("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = %s")
+_TABLE = _of_schema("SELECT comment FROM system_schema.tables WHERE keyspace_name = %s AND table_name = %s")
+_COLUMNS = _of_schema(
+    "SELECT column_name, type, kind, position FROM system_schema.columns "
+    "WHERE keyspace_name = %s AND table_name = %s"
+)
+
+_UNREACHABLE = (NoHostAvailable, UnresolvableContactPoints, OperationTimedOut, RequestExecutionException)
+
+
+class _Ready(NamedTuple):
+    """What a session is used with; a process has one of each."""
+
+    timestamps: Timestamps
+    insert: Any  # prepared statements
+    delete: Any
+    select_one: Any
+    select_some: Any  # None where the partition key is the whole key
+
+
+class CassandraStore:
+    """Rows in a table of a Cassandra cluster, for `slabcache.WriteBehindCache`.
+
+    Parameters
+    ----------
+    hosts
+        One or more nodes to ask for the others, by name or address.
+    keyspace, table
+        Where the rows are; 1 to 48 letters, digits and underscores each, of the case given.
+    key, value
+        Dtypes, as of `SlabCache`. The first field of the key is the partition key, the other fields are
+        clustering columns: rows that differ in them alone lie together, and are read and written together.
+    create
+        Create the table if it is not there.
+    replication
+        With `create`: create the keyspace as well, with so many replicas in each datacenter, or in those that
+        a mapping names. Without it the keyspace must be there.
+    consistency
+        Of reads and writes, by its name in the driver: ONE, LOCAL_QUORUM and so on. Rows that were saved are
+        seen by all only where reads and writes overlap, as quorums do.
+    username, password, tls
+        Credentials, and an `ssl.SSLContext` for connections that are encrypted.
+    port, datacenter
+        The port of all nodes; the datacenter whose nodes are asked, by default that of the first host.
+    request_timeout
+        Seconds to wait for an answer, and for a connection.
+    concurrency
+        Requests of one call that are under way at the same time.
+
+    The constructor connects, and checks the table or creates it. When no node can be reached it does not
+    fail: it logs a warning, calls raise what the driver raises, and the first that reaches a node does the
+    rest. So a service may be started before its database. A table that turns out not to fit only then is a
+    `RuntimeError` of each call, until it is mended: rows are kept for it.
+
+    Every batch has one time stamp, later than that of every batch before. So a write that was given up and
+    reaches a node late never overwrites a newer row. Between processes the later clock wins: keep clocks in
+    step.
+
+    A row that the server will never take, for example one whose partition key is an empty string, raises
+    `RowsRejected`. A table that is gone, nodes that are down, time-outs and refused credentials raise what
+    the driver raises. A call that raises may have stored some rows; all that it sent has settled by then.
+
+    May be used by any thread. A forked child opens its own connection when it first uses the store.
+
+    Raises
+    ------
+    TypeError
+        A dtype that no cache can have.
+    ValueError
+        An option is wrong; there is no such keyspace or table, and it is not to be created; or the table's
+        columns are not those of `key` and `value`: which ones is said.
+    Exception
+        The driver's own, when the server can be reached and refuses to talk.
+    """
+
+    def __init__(
+        self,
+        hosts: str | Sequence[str],
+        *,
+        keyspace: str,
+        table: str,
+        key: npt.DTypeLike,
+        value: npt.DTypeLike,
+        create: bool = False,
+        replication: int | Mapping[str, int] | None = None,
+        consistency: str = "LOCAL_QUORUM",
+        username: str | None = None,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        port: int = 9042,
+        datacenter: str | None = None,
+        request_timeout: float = 10.0,
+        concurrency: int = 128,
+    ) -> None:
+        self._key = describe(key, "key").dtype
+        self._value = describe(value, "value").dtype
+        names = check_name(keyspace, "keyspace"), check_name(table, "table")
+        self._table = Table(*names, *columns_of(self._key, self._value))
+        self._hosts = [hosts] if isinstance(hosts, str) else list(hosts)
+        if not self._hosts:
+            raise ValueError("hosts is empty; name a node")
+        if consistency not in _LEVELS:
+            raise ValueError(f"consistency {consistency!r} is none of {', '.join(_LEVELS)}")
+        if (username is None) != (password is None):
+            raise ValueError("give both username and password, or neither")
+        if not request_timeout > 0:
+            raise ValueError(f"request_timeout {request_timeout} must be more than 0 seconds")
+        if concurrency < 1:
+            raise ValueError(f"concurrency {concurrency} must be at least 1")
+        if replication is not None and not create:
+            raise ValueError("replication is for a keyspace that is created; give create=True as well")
+        self._create = create
+        self._replication = replication
+        self._timeout = request_timeout
+        self._concurrency = concurrency
+        nearby = DCAwareRoundRobinPolicy(datacenter) if datacenter else DCAwareRoundRobinPolicy()
+        profile = ExecutionProfile(
+            load_balancing_policy=TokenAwarePolicy(nearby),
+            consistency_level=ConsistencyLevel.name_to_value[consistency],
+            request_timeout=request_timeout,
+            row_factory=tuple_factory,
+        )
+        self._options = {
+            "connection_class": ForkSafeConnection,
+            "port": port,
+            "auth_provider": None if username is None else PlainTextAuthProvider(username, password),
+            "ssl_context": tls,
+            "execution_profiles": {EXEC_PROFILE_DEFAULT: profile},
+            "protocol_version": _PROTOCOL,
+            "connect_timeout": request_timeout,
+            "control_connection_timeout": request_timeout,
+            "reconnection_policy": ExponentialReconnectionPolicy(*_RECONNECT_DELAYS, max_attempts=None),
+            "idle_heartbeat_interval": _HEARTBEAT,
+            "idle_heartbeat_timeout": _HEARTBEAT,
+        }
+        self._shared = SharedSession(self._make_cluster, self._make_ready)
+        try:
+            self._shared.open()
+        except _UNREACHABLE as error:
+            if isinstance(error, NoHostAvailable) and any(map(_is_refusal, error.errors.values())):
+                raise
+            logger.warning("%r cannot be reached yet: %s", self, error)
+
+    def __repr__(self) -> str:
+        return f"<CassandraStore {self._table.keyspace}.{self._table.name} at {', '.join(self._hosts)}>"
+
+    @property
+    def key_dtype(self) -> np.dtype[Any]:
+        """The dtype of keys, as it was given."""
+        return self._key
+
+    @property
+    def value_dtype(self) -> np.dtype[Any]:
+        """The dtype of values, as it was given."""
+        return self._value
+
+    def load_many(self, keys: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """`(values, found)` of n keys, repeated ones included: n values, zero where not found, and n bools.
+
+        Keys of one partition are read together; O(n), one request for each partition and 100 of its keys.
+        """
+        opened = self._open()
+        asked = self._rows(keys)
+        # A partition key is never empty. The server would refuse to look.
+        requests = self._selects(opened.ready, [key for key in dict.fromkeys(asked) if key[0] != b""])
+        answers, errors = self._run(opened.session, requests)
+        if errors:
+            raise errors[0]
+        rows = list(itertools.chain.from_iterable(answers))
+        width = len(self._table.keys)
+        places = {row[:width]: at for at, row in enumerate(rows)}
+        loaded = np.zeros(len(rows), self._value)
+        for column, items in zip(self._table.values, list(zip(*rows, strict=True))[width:], strict=False):
+            column.from_driver(list(items), loaded)
+        where = np.fromiter((places.get(key, -1) for key in asked), "i8", len(asked))
+        found = where >= 0
+        values = np.zeros(len(asked), self._value)
+        values[found] = loaded[where[found]]
+        return values, found
+
+    def save_many(self, keys: Array, values: Array) -> None:
+        """Create or overwrite n rows; when it returns, as many nodes as `consistency` says have them.
+
+        Rows of one partition are sent together, and appear together; O(n).
+        """
+        opened = self._open()
+        stamps = itertools.repeat(opened.ready.timestamps.next(), len(keys))
+        columns = [column.to_driver(keys) for column in self._table.keys]
+        columns += [column.to_driver(values) for column in self._table.values]
+        rows = list(zip(*columns, stamps, strict=True))
+        self._write(opened.session, opened.ready.insert, rows, partition_at=0)
+
+    def delete_many(self, keys: Array) -> None:
+        """Delete those of n rows that there are; O(n)."""
+        opened = self._open()
+        stamp = opened.ready.timestamps.next()
+        rows = [(stamp, *key) for key in self._rows(keys) if key[0] != b""]
+        self._write(opened.session, opened.ready.delete, rows, partition_at=1)
+
+    def close(self) -> None:
+        """Give connections back. Idempotent; any other call raises `ClosedError` afterwards."""
+        self._shared.close()
+
+    # ---- requests -----------------------------------------------------------------------------------
+
+    def _open(self) -> Any:
+        try:
+            return self._shared.open()
+        except ClosedError:
+            raise
+        except ValueError as error:
+            # The table does not fit. A ValueError would say that the rows do not, and they would be given up.
+            raise RuntimeError(str(error)) from error
+
+    def _rows(self, keys: Array) -> list[tuple[Any, ...]]:
+        """Keys, each as a tuple of what the driver takes and gives back."""
+        return list(zip(*(column.to_driver(keys) for column in self._table.keys), strict=True))
+
+    def _selects(self, ready: _Ready, keys: list[tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
+        one_column = len(self._table.keys) == 2
+        for partition, group in _partitions(keys, 0).items():
+            if len(group) == 1:
+                yield ready.select_one, group[0]
+                continue
+            for at in range(0, len(group), _SELECT_ROWS_MAX):
+                some = group[at : at + _SELECT_ROWS_MAX]
+                yield ready.select_some, (partition, [key[1] if one_column else key[1:] for key in some])
+
+    def _write(
+        self, session: Session, statement: Any, rows: list[tuple[Any, ...]], partition_at: int
+    ) -> None:
+        _, errors = self._run(session, self._batches(statement, rows, partition_at))
+        if not errors:
+            return
+        # An error that may pass hides those that will not: they come again when the call is repeated.
+        for error in errors:
+            if not isinstance(error, InvalidRequest):
+                raise error
+        # The server calls a request invalid for its rows, and also when the table is gone or altered.
+        if self._differences(session):
+            raise errors[0]
+        raise RowsRejected(str(errors[0])) from errors[0]
+
+    def _batches(
+        self, statement: Any, rows: list[tuple[Any, ...]], partition_at: int
+    ) -> Iterator[tuple[Any, Any]]:
+        """Rows of one partition are one mutation for its replicas, whatever their number."""
+        size = self._table.batch_rows
+        for group in _partitions(rows, partition_at).values():
+            if len(group) == 1:
+                yield statement, group[0]
+                continue
+            for at in range(0, len(group), size):
+                batch = BatchStatement(BatchType.UNLOGGED)
+                for row in group[at : at + size]:
+                    batch.add(statement, row)
+                yield batch, None
+
+    def _run(
+        self, session: Session, requests: Iterator[tuple[Any, Any]]
+    ) -> tuple[list[list[tuple[Any, ...]]], list[Exception]]:
+        return run_all(session, requests, concurrency=self._concurrency, timeout=self._timeout)
+
+    # ---- connecting ---------------------------------------------------------------------------------
+
+    def _make_cluster(self) -> Cluster:
+        return Cluster(self._hosts, **self._options)
+
+    def _make_ready(self, session: Session) -> _Ready:
+        """Create what is to be created, check the table, prepare the statements."""
+        table = self._table
+        if self._create:
+            self._create_table(session)
+        differences = self._differences(session)
+        if differences:
+            raise ValueError(f"table {table.keyspace}.{table.name} does not fit: {'; '.join(differences)}")
+        return _Ready(
+            Timestamps(),
+            insert=session.prepare(table.insert),
+            delete=session.prepare(table.delete),
+            select_one=session.prepare(table.select_one),
+            select_some=session.prepare(table.select_some) if len(table.keys) > 1 else None,
+        )
+
+    def _create_table(self, session: Session) -> None:
+        # Asked first: a user who may not create them needs no right to, where they are there.
+        table, seconds = self._table, max(self._timeout, _SCHEMA_TIMEOUT)
+        if self._replication is not None and not session.execute(_KEYSPACE, [table.keyspace]).all():
+            session.execute(keyspace_cql(table.keyspace, self._replication), timeout=seconds)
+        if not session.execute(_TABLE, table[:2]).all():
+            try:
+                session.execute(table.create, timeout=seconds)
+            except InvalidRequest as error:
+                raise ValueError(f"table {table.keyspace}.{table.name}: {error}") from error
+
+    def _differences(self, session: Session) -> list[str]:
+        names = self._table[:2]
+        found = session.execute(_TABLE, names).all()
+        if not found:
+            return ["it is not there; create=True creates it, and replication= its keyspace"]
+        columns = [ColumnFound(*row) for row in session.execute(_COLUMNS, names)]
+        return self._table.differences(columns, comment=found[0][0] or "")
+
+
+def _partitions(rows: list[tuple[Any, ...]], at: int) -> dict[Any, list[tuple[Any, ...]]]:
+    """Rows by the item that tells their partition."""
+    groups: dict[Any, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        groups.setdefault(row[at], []).append(row)
+    return groups
+
+
+def _is_refusal(error: Exception) -> bool:
+    """A node was there, and would not talk: waiting does not help."""
+    # The driver makes another error of Python's for certificates, and leaves but its text.
+    return isinstance(error, AuthenticationFailed) or "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -1,0 +1,176 @@
+"""The driver's session with a Cassandra cluster: opened when it is needed, once in each process; and requests
+that run on it side by side.
+
+The driver does the rest: it keeps connections to the nodes, finds out who is up, connects again to those that
+come back, and prepares statements again where a node has forgotten them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+try:
+    from cassandra.cluster import Cluster, DefaultConnection, Session
+except ImportError as error:
+    raise ImportError(
+        "CassandraStore needs the driver for Cassandra: pip install 'slabcache[cassandra]'"
+    ) from error
+except Exception as error:  # its DependencyException, which is no ImportError: it was built without libev
+    raise ImportError(
+        "the driver for Cassandra was built without an event loop: install the headers of libev (Debian, "
+        "Ubuntu: apt install libev-dev), then pip install --force-reinstall --no-cache-dir cassandra-driver"
+    ) from error
+
+from slabcache.errors import ClosedError
+
+__all__ = ["ForkSafeConnection", "Opened", "SharedSession", "run_all"]
+
+
+class ForkSafeConnection(DefaultConnection):  # type: ignore[misc]  # which has no types
+    """A connection of the driver, for `connection_class` of its `Cluster`."""
+
+    @classmethod
+    def handle_fork(cls) -> None:
+        """In the child of a fork, called before its first event loop is made. The driver would close the
+        parent's connections here, and wait for ever for a lock that another thread of the parent has held.
+        They are left alone, open and unused."""
+
+
+class Opened(NamedTuple):
+    """A session that is connected, and what has been made ready with it."""
+
+    cluster: Cluster
+    session: Session
+    ready: Any
+
+
+class SharedSession:
+    """A session for all threads of a process, opened by the first call that needs it.
+
+    `make_cluster` gives the driver's `Cluster`, `make_ready` is called with each new session, for example to
+    prepare statements. What either raises reaches the caller, and the next call tries again. The child of a
+    fork opens a session of its own: the driver's threads stay with the parent.
+    """
+
+    def __init__(self, make_cluster: Callable[[], Cluster], make_ready: Callable[[Session], Any]) -> None:
+        self._make_cluster = make_cluster
+        self._make_ready = make_ready
+        self._lock = threading.Lock()  # held while a session is opened or closed
+        self._opened: Opened | None = None
+        self._of_parent: Opened | None = None
+        self._attempts = 0
+        self._error: Exception | None = None  # of the last attempt
+        self._closed = False
+        _sessions.add(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def open(self) -> Opened:
+        """The session, which one thread opens while the others wait; if it cannot, they all fail with it.
+
+        Raises
+        ------
+        ClosedError
+            After `close`.
+        """
+        opened = self._opened
+        if opened is not None and not self._closed:
+            return opened
+        attempts = self._attempts
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this store is closed")
+            if self._opened is None:
+                if self._attempts != attempts and self._error is not None:
+                    raise self._error
+                self._attempts += 1
+                try:
+                    self._opened = self._connected()
+                    self._error = None
+                except Exception as error:
+                    self._error = error
+                    raise
+            return self._opened
+
+    def _connected(self) -> Opened:
+        cluster = self._make_cluster()
+        try:
+            session = cluster.connect()
+            return Opened(cluster, session, self._make_ready(session))
+        except BaseException:
+            cluster.shutdown()  # its threads would live on
+            raise
+
+    def close(self) -> None:
+        """Give connections back and end the driver's threads; calls that are under way fail. Idempotent."""
+        self._closed = True
+        with self._lock:
+            opened, self._opened = self._opened, None
+            self._error = None
+            if opened is not None:
+                opened.cluster.shutdown()
+
+    def _forget(self) -> None:
+        """In the child of a fork. The parent's session is kept, unused: to dispose of it takes locks that
+        other threads of the parent may have held."""
+        self._lock = threading.Lock()
+        self._error = None
+        if self._opened is not None:
+            self._of_parent, self._opened = self._opened, None
+            self._of_parent.cluster.is_shutdown = self._of_parent.session.is_shutdown = True
+
+
+_sessions: weakref.WeakSet[SharedSession] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for session in list(_sessions):
+        session._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def run_all(
+    session: Session, requests: Iterable[tuple[Any, Any]], *, concurrency: int, timeout: float
+) -> tuple[list[list[tuple[Any, ...]]], list[Exception]]:
+    """Run statements with their parameters, at most `concurrency` at a time, and wait until all have settled.
+
+    Returns the rows of each that succeeded, in no particular order, and the errors. After the first error no
+    more are sent: where one times out, thousands would, one after the other.
+    """
+    answers: list[list[tuple[Any, ...]]] = []
+    errors: list[Exception] = []
+    settlements = threading.Semaphore(0)
+
+    def succeeded(rows: list[tuple[Any, ...]] | None) -> None:
+        answers.append(rows or [])
+        settlements.release()
+
+    def failed(error: Exception) -> None:
+        errors.append(error)
+        settlements.release()
+
+    under_way = 0
+    for statement, parameters in requests:
+        if under_way == concurrency:
+            settlements.acquire()
+            under_way -= 1
+        if errors:
+            break
+        try:
+            future = session.execute_async(statement, parameters, timeout=timeout)
+        except Exception as error:
+            errors.append(error)
+            break
+        future.add_callbacks(succeeded, failed)
+        under_way += 1
+    for _ in range(under_way):
+        settlements.acquire()
+    return answers, errors
