@@ -24,7 +24,9 @@ MODULES = [
     ".prometheus",
     ".schema",
     ".stats",
+    ".stores.cassandra_table",
     ".stores.sqlite",
+    ".stores.timestamps",
     ".write_behind",
 ]
 PLAIN = ("keys", "values", "update", "reset_stats")  # shown by the examples of their neighbours

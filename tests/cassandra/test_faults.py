@@ -1,0 +1,185 @@
+"""The server goes away and comes back; the store goes on, and nothing that it acknowledged is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+from cassandra_node import MakeStore, Node, patiently
+from scripts import run
+from slabcache.errors import RowsRejected
+
+PAIR = [("a", "u8"), ("b", "u8")]
+FOR_GOOD = (RowsRejected, ValueError, TypeError, OverflowError)  # what would make a cache give rows up
+
+
+def test_killed_under_a_writer(make_store: MakeStore, node: Node) -> None:
+    """A writer that repeats what failed, as a cache does, while the server is killed twice."""
+    store = make_store(PAIR, "i8")
+    keys = np.array([(at % 40, at) for at in range(200)], PAIR)
+    rounds, errors = 0, []
+    enough = threading.Event()
+
+    def write() -> None:
+        nonlocal rounds
+
+        def save() -> None:
+            try:
+                store.save_many(keys, np.full(len(keys), rounds))
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        while not enough.is_set():
+            patiently(save)
+            rounds += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(2):
+        before = rounds
+        while rounds < before + 20 and writer.is_alive():
+            enough.wait(0.01)
+        node.kill()
+        node.start()
+    enough.set()
+    writer.join()
+    node.kill()  # as soon as the last round was acknowledged
+    node.start()
+    values, found = patiently(lambda: store.load_many(keys))
+    assert found.all()
+    assert (values == rounds - 1).all()
+    assert rounds > 40
+    assert errors, "it was killed between two calls, twice"
+    assert not [error for error in errors if isinstance(error, FOR_GOOD)]
+
+
+def test_halted_for_longer_than_the_time_out(make_store: MakeStore, node: Node) -> None:
+    """Its connections stay up, and what was sent to it is carried out late, when it goes on."""
+    store = make_store(PAIR, "i8", request_timeout=0.5, concurrency=16)
+    keys = np.array([(at, at) for at in range(100)], PAIR)
+    store.save_many(keys, np.full(100, 0))
+    node.halt()
+    for value in (1, 2):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's; any but these
+            store.save_many(keys, np.full(100, value))
+        assert not isinstance(caught.value, FOR_GOOD)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - the driver's
+        store.load_many(keys)
+    node.resume()
+    patiently(lambda: store.save_many(keys, np.full(100, 3)))
+    for _ in range(20):  # while the late ones arrive
+        values, found = patiently(lambda: store.load_many(keys))
+        assert found.all()
+        assert (values == 3).all()
+
+
+def test_started_before_the_server(
+    make_store: MakeStore, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is made, its calls fail, and once there is a server they do not."""
+    there = make_store(PAIR, "u8")
+    name, address = there._table.name, node.address
+    node.kill()
+    with caplog.at_level(logging.WARNING, "slabcache"):
+        store = make_store(PAIR, "u8", table="started_before", create=True, **address)
+        other = make_store(PAIR, "f8", table=name, **address)
+    assert len([record for record in caplog.records if "cannot be reached yet" in record.message]) == 2
+    keys = np.array([(1, 2)], PAIR)
+    values = np.array([3], "u8")
+    for call in (lambda: store.load_many(keys), lambda: store.save_many(keys, values)):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's; any but these
+            call()
+        assert not isinstance(caught.value, FOR_GOOD)
+    node.start()
+    patiently(lambda: store.save_many(keys, values))
+    assert store.load_many(keys)[0].tolist() == [3]
+    # A table that does not fit must not look like rows that do not: they would be given up.
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="'value' is bigint, not double"):
+            other.save_many(keys, np.array([0.5]))
+    # And the store that was connected before has found its way back.
+    patiently(lambda: there.save_many(keys, values))
+
+
+def test_many_threads_wait_for_one_connection(make_store: MakeStore, node: Node) -> None:
+    address = node.address
+    make_store(PAIR, "u8", table="shared", create=True, replication=1)
+    node.kill()
+    store = make_store(PAIR, "u8", table="shared", **address)
+    node.start()
+    keys = np.array([(1, at) for at in range(8)], PAIR)
+    clusters = set()
+
+    def use(at: int) -> None:
+        patiently(lambda: store.save_many(keys[at : at + 1], np.array([at], "u8")))
+        clusters.add(store._shared.open().cluster)
+
+    threads = [threading.Thread(target=use, args=(at,)) for at in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(clusters) == 1
+    assert store.load_many(keys)[0].tolist() == list(range(8))
+
+
+FORK = """
+    import os, signal, sys, threading, warnings
+    import numpy as np
+    from slabcache.stores import CassandraStore
+
+    warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+    host, port, keyspace, exits = sys.argv[1:]
+    where = {"port": int(port), "keyspace": keyspace, "table": "forked", "create": True}
+    store = CassandraStore(host, **where, key="u8", value="u8")
+    keys = np.arange(500, dtype="u8")
+    store.save_many(keys, keys + 1)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            store.save_many(keys, keys + 1)
+            assert (store.load_many(keys)[0] == keys + 1).all()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for child in range(10):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(100)
+            assert (store.load_many(keys)[0] == keys + 1).all()
+            mine = keys[:50] + 1000 * (child + 1)
+            store.save_many(mine, mine)
+            store.delete_many(mine[:10])
+            assert store.load_many(mine)[1].sum() == 40
+            if exits == "closed":
+                store.close()
+            sys.stdout.flush()
+            if exits == "exit":
+                sys.exit(0)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        if status:
+            print("a child ended with", status, flush=True)
+            os._exit(1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    mine = np.concatenate([keys[:50] + 1000 * (child + 1) for child in range(10)])
+    assert store.load_many(mine)[1].sum() == 400
+    store.close()
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("exits", ["closed", "exit", "_exit"])
+def test_a_forked_child_opens_its_own(make_store: MakeStore, node: Node, exits: str) -> None:
+    """And leaves the parent's alone, however it ends, while the parent goes on writing and reading."""
+    store = make_store()
+    told = run(FORK, node.facts["host"], node.facts["port"], store._table.keyspace, exits)
+    assert told == "done\n"

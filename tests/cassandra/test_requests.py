@@ -1,0 +1,95 @@
+"""`run_all` on a session that is not there: bounded, patient, and quick to give up."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from slabcache.stores.cassandra_session import run_all
+
+
+class Future:
+    def __init__(self) -> None:
+        self.callbacks: tuple[Callable[[Any], None], Callable[[Any], None]] | None = None
+
+    def add_callbacks(self, callback: Callable[[Any], None], errback: Callable[[Any], None]) -> None:
+        self.callbacks = (callback, errback)
+
+
+class Session:
+    """Settles requests from another thread, a few at a time, in no particular order."""
+
+    def __init__(self, fail: Callable[[int], bool] = lambda number: False) -> None:
+        self.fail = fail
+        self.open: list[tuple[int, Future]] = []
+        self.sent = self.most = 0
+        self.stop = threading.Event()
+
+    def execute_async(self, statement: str, number: int, timeout: float) -> Future:
+        assert (statement, timeout) == ("statement", 3.0)
+        future = Future()
+        self.sent += 1
+        self.open.append((number, future))
+        self.most = max(self.most, len(self.open))
+        return future
+
+    def settle(self) -> None:
+        for turn in itertools.count():
+            ready = [request for request in self.open if request[1].callbacks]
+            if self.stop.is_set() and not self.open:
+                return
+            if ready:
+                request = ready[(7 * turn) % len(ready)]
+                self.open.remove(request)
+                number, future = request
+                assert future.callbacks is not None
+                if self.fail(number):
+                    future.callbacks[1](OSError(number))
+                else:
+                    future.callbacks[0]([(number,)] if number % 2 else None)
+            self.stop.wait(0.0001)
+
+    def run(self, count: int, concurrency: int) -> tuple[list[Any], list[Exception]]:
+        thread = threading.Thread(target=self.settle)
+        thread.start()
+        requests = (("statement", number) for number in range(count))
+        result = run_all(self, requests, concurrency=concurrency, timeout=3.0)
+        settled = not self.open
+        self.stop.set()
+        thread.join()
+        assert settled, "it returned while requests were under way"
+        return result
+
+
+def test_all_answers_within_bounds() -> None:
+    session = Session()
+    answers, errors = session.run(300, 7)
+    assert errors == []
+    assert sorted(answers) == [[]] * 150 + [[(number,)] for number in range(1, 300, 2)]
+    assert session.most == 7
+
+
+def test_nothing_to_do() -> None:
+    assert Session().run(0, 4) == ([], [])
+
+
+def test_after_an_error_no_more_are_sent() -> None:
+    session = Session(fail=lambda number: number == 20)
+    answers, errors = session.run(10_000, 5)
+    assert [str(error) for error in errors] == ["20"]
+    assert session.sent < 100
+    assert len(answers) == session.sent - 1
+
+
+def test_a_session_that_takes_nothing() -> None:
+    class Broken(Session):
+        def execute_async(self, statement: str, number: int, timeout: float) -> Future:
+            if number == 3:
+                raise OSError("no more")
+            return super().execute_async(statement, number, timeout)
+
+    answers, errors = Broken().run(10, 8)
+    assert len(answers) == 3
+    assert [str(error) for error in errors] == ["no more"]

@@ -1,0 +1,256 @@
+"""Time stamps, batches and refusals: what a write-behind cache relies on."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import slabcache.stores.cassandra as module
+from cassandra_node import KEYSPACE, MakeStore, execute
+from slabcache.errors import ClosedError, RowsRejected
+from slabcache.stores import CassandraStore
+
+PAIR = [("a", "u8"), ("b", "u8")]
+
+
+class Recorder:
+    """Stands in for `run_all`: keeps what was sent, so that it can be sent again, late."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[tuple[Any, Any]] = []
+        self._run_all = module.run_all
+        monkeypatch.setattr(module, "run_all", self)
+
+    def __call__(self, session: Any, requests: Any, **options: Any) -> Any:
+        requests = list(requests)
+        self.sent += requests
+        return self._run_all(session, requests, **options)
+
+    def send_again(self, store: CassandraStore, requests: list[tuple[Any, Any]]) -> None:
+        _, errors = self._run_all(store._shared.open().session, requests, concurrency=8, timeout=10.0)
+        assert errors == []
+
+
+@pytest.mark.parametrize("partitions", [1, 50])
+def test_a_late_retry_overwrites_nothing_newer(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """The same requests, once more, after newer ones: as of a write that was given up but not lost."""
+    store = make_store(PAIR, "i8")
+    keys = np.array([(at % partitions, at) for at in range(50)], PAIR)
+    recorder = Recorder(monkeypatch)
+    store.save_many(keys, np.full(50, 1))
+    first_save = recorder.sent.copy()
+    store.delete_many(keys)
+    deletion = recorder.sent[len(first_save) :]
+    assert len(first_save) == len(deletion) >= partitions
+
+    recorder.send_again(store, first_save)
+    assert not store.load_many(keys)[1].any()
+
+    store.save_many(keys, np.full(50, 2))
+    recorder.send_again(store, deletion)
+    recorder.send_again(store, first_save)
+    values, found = store.load_many(keys)
+    assert found.all()
+    assert (values == 2).all()
+
+
+def stamps(store: CassandraStore) -> list[int]:
+    return [row[0] for row in execute(store, f"SELECT WRITETIME(value) FROM {store._table.full_name}")]
+
+
+def test_one_time_stamp_a_batch_strictly_rising(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the clock does: it stands still, goes back an hour, and goes on from there."""
+    store = make_store(PAIR, "u8")
+    keys = np.array([(at % 3, at) for at in range(300)], PAIR)
+    start = 1_800_000_000 * 10**9
+    clock = iter([start, start, start + 999, start - 3600 * 10**9, start - 3599 * 10**9, start + 10**9])
+    monkeypatch.setattr("slabcache.stores.timestamps.time.time_ns", lambda: next(clock))
+    seen = []
+    for value in range(5):
+        store.save_many(keys, np.full(300, value, "u8"))
+        told = set(stamps(store))
+        assert len(told) == 1
+        seen += told
+        assert (store.load_many(keys)[0] == value).all()
+    assert seen[0] == start // 1000  # microseconds
+    assert all(later > earlier for earlier, later in itertools.pairwise(seen))
+    monkeypatch.setattr("slabcache.stores.timestamps.time.time_ns", lambda: start - 10**9)
+    store.delete_many(keys)
+    assert not store.load_many(keys)[1].any()
+    store.save_many(keys[:1], np.array([7], "u8"))
+    assert store.load_many(keys[:2])[1].tolist() == [True, False]
+
+
+class InFlight:
+    """Counts the requests of a session that are under way."""
+
+    def __init__(self, store: CassandraStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.most = self.sent = 0
+        self._lock = threading.Lock()
+        self._session = store._shared.open().session
+        self._execute_async = self._session.execute_async
+        monkeypatch.setattr(self._session, "execute_async", self)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        with self._lock:
+            self.sent += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        future = self._execute_async(*arguments, **options)
+        future.add_callbacks(self._settled, self._settled)
+        return future
+
+    def _settled(self, _: object) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+def test_ten_thousand_rows_with_bounded_concurrency(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(PAIR, "u8", concurrency=32)
+    keys = np.array([(at, at) for at in range(10_000)], PAIR)
+    watched = InFlight(store, monkeypatch)
+    store.save_many(keys, keys["a"] + 1)
+    values, found = store.load_many(keys)
+    assert found.all()
+    assert np.array_equal(values, keys["a"] + 1)
+    store.delete_many(keys)
+    assert watched.sent == 30_000
+    assert watched.now == 0
+    assert 1 < watched.most <= 32
+    assert not store.load_many(keys)[1].any()
+
+
+def test_rows_of_a_partition_travel_together(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(PAIR, [("n", "u8"), ("raw", "V100")])
+    keys = np.array([(1, at) for at in range(5_000)], PAIR)
+    watched = InFlight(store, monkeypatch)
+    store.save_many(keys, np.zeros(5_000, store.value_dtype))
+    saving = watched.sent
+    store.load_many(keys)
+    assert saving < 500
+    assert watched.sent - saving == 50
+
+
+def test_a_row_that_is_never_taken(make_store: MakeStore) -> None:
+    """Alone and among others; the others are taken when they come without it."""
+    store = make_store([("name", "S8"), ("n", "u1")], "u4")
+    keys = np.array([(b"x", 1), (b"", 1), (b"y", 1)], store.key_dtype)
+    values = np.array([1, 2, 3], "u4")
+    for some in (slice(0, 3), slice(1, 2)):
+        with pytest.raises(RowsRejected):
+            store.save_many(keys[some], values[some])
+    store.save_many(keys[::2], values[::2])
+    assert store.load_many(keys)[1].tolist() == [True, False, True]  # asked for, it is just not there
+    store.delete_many(keys)
+    assert store.load_many(keys)[1].tolist() == [False, False, False]
+
+
+def test_a_row_that_is_too_large_for_the_server(make_store: MakeStore) -> None:
+    store = make_store(PAIR, "V60000")
+    with pytest.raises(RowsRejected, match="oversized"):
+        store.save_many(np.array([(1, 1)], PAIR), np.zeros(1, "V60000"))
+
+
+@pytest.mark.parametrize("gone", ["TABLE {0}.t", "KEYSPACE {0}"])
+def test_a_table_that_is_gone_refuses_no_row(make_store: MakeStore, gone: str) -> None:
+    """It may come back, and then the store goes on."""
+    keyspace = f"{KEYSPACE}_{gone[:5].lower()}"
+    options = {"keyspace": keyspace, "table": "t", "create": True, "replication": 1}
+    store = make_store(PAIR, "u8", **options)
+    keys = np.array([(1, 2), (1, 3), (2, 2)], PAIR)
+    values = np.array([4, 5, 6], "u8")
+    store.save_many(keys, values)
+    execute(store, "DROP " + gone.format(keyspace))
+    for call in (lambda: store.save_many(keys, values), lambda: store.delete_many(keys)):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's; any but these
+            call()
+        assert not isinstance(caught.value, (RowsRejected, ValueError, TypeError, OverflowError))
+    with pytest.raises(Exception):  # noqa: B017, PT011 - the driver's
+        store.load_many(keys)
+    make_store(PAIR, "u8", **options)
+    store.save_many(keys, values)
+    assert store.load_many(keys)[0].tolist() == [4, 5, 6]
+    execute(store, f"DROP KEYSPACE {keyspace}")
+
+
+def test_too_few_nodes_is_temporary(make_store: MakeStore) -> None:
+    store = make_store(consistency="THREE")
+    key = np.array([1], "u8")
+    for call in (lambda: store.save_many(key, key), lambda: store.load_many(key)):
+        with pytest.raises(Exception, match="consistency") as caught:
+            call()
+        assert not isinstance(caught.value, (RowsRejected, ValueError, TypeError, OverflowError))
+
+
+# ---- the table --------------------------------------------------------------------------------------
+
+
+def test_a_table_that_differs(make_store: MakeStore) -> None:
+    there = make_store([("a", "u8"), ("b", "u4")], [("n", "u4"), ("x", "u2")])
+    name = there._table.name
+    make_store([("a", "u8"), ("b", "i8")], [("n", "i8")], table=name)  # the same numbers, and no use for x
+
+    def refused(key: Any, value: Any) -> str:
+        for options in ({}, {"create": True}):
+            with pytest.raises(ValueError, match="does not fit") as caught:
+                make_store(key, value, table=name, **options)
+        return str(caught.value)
+
+    assert "column 'n' is bigint, not double" in refused([("a", "u8"), ("b", "u4")], [("n", "f8")])
+    assert "there is no column 'm'" in refused([("a", "u8"), ("b", "u4")], [("m", "u4")])
+    assert "column 'a' holds u8, not integer" in refused([("a", "i8"), ("b", "u4")], [("n", "u4")])
+    message = refused([("b", "u4"), ("a", "u8")], [("n", "u4")])
+    assert "column 'b' is clustering column 1, not partition key 1" in message
+    assert "column 'a' is partition key 1, not clustering column 1" in message
+    assert "column 'b' is clustering column 1, and no field of the key" in refused(
+        [("a", "u8")], [("n", "u4")]
+    )
+    assert "column 'x' is a regular column" in refused([("a", "u8"), ("x", "u2")], [("n", "u4")])
+
+
+def test_other_columns_are_left_alone(make_store: MakeStore) -> None:
+    store = make_store("u8", [("n", "u8")])
+    execute(store, f"ALTER TABLE {store._table.full_name} ADD note text")
+    key = np.array([1], "u8")
+    store.save_many(key, np.array([(1,)], store.value_dtype))
+    execute(store, f"UPDATE {store._table.full_name} SET note = 'by hand' WHERE key = 1")
+    again = make_store("u8", [("n", "u8")], table=store._table.name)
+    again.save_many(key, np.array([(2,)], store.value_dtype))
+    assert execute(store, f"SELECT n, note FROM {store._table.full_name}") == [(2, "by hand")]
+
+
+def test_a_person_can_read_it(make_store: MakeStore) -> None:
+    store = make_store([("user", "u4"), ("at", "u1")], [("seen", "?"), ("score", "f8"), ("raw", "S3")])
+    store.save_many(np.array([(4, 2)], store.key_dtype), np.array([(True, 0.5, b"ab")], store.value_dtype))
+    told = execute(store, f"SELECT * FROM {store._table.full_name}")
+    assert told == [(4, 2, b"ab", 0.5, True)]
+
+
+def test_nothing_is_created_unasked(make_store: MakeStore) -> None:
+    make_store()
+    for options in ({"table": "nowhere"}, {"keyspace": "nowhere", "table": "t"}):
+        with pytest.raises(ValueError, match="it is not there"):
+            make_store(**options)
+    with pytest.raises(ValueError, match="nowhere"):
+        make_store(keyspace="nowhere", table="t", create=True)
+
+
+def test_closed(make_store: MakeStore) -> None:
+    store = make_store()
+    store.close()
+    store.close()
+    key = np.array([1], "u8")
+    calls = (lambda: store.load_many(key), lambda: store.save_many(key, key), lambda: store.delete_many(key))
+    for call in calls:
+        with pytest.raises(ClosedError):
+            call()
