@@ -122,6 +122,35 @@ def test_what_is_evicted_is_written_soon_and_readable_until_then() -> None:
     assert store.loads == []
 
 
+def test_an_entry_in_use_is_written_though_evicted_ones_keep_coming() -> None:
+    """As where writers outrun the store: what is evicted does not push ahead of what is older."""
+
+    class Outrun(FaultyStore):
+        def save_many(self, keys: np.ndarray, values: np.ndarray) -> None:
+            super().save_many(keys, values)
+            if len(self.saves) < 50:
+                evict(len(keys))
+
+    store = Outrun()
+    cache = WriteBehindCache(4, store, flush_interval=1e-9, flush_rows=2, max_pending=20)
+    numbers = itertools.count(1)
+
+    def evict(count: int) -> None:
+        for number in itertools.islice(numbers, count):
+            cache[number] = number
+            cache.touch(0)
+
+    store.gate.clear()
+    cache[1000] = 0
+    store.saving.wait()
+    cache[0] = 0
+    evict(10)
+    store.gate.set()
+    cache.close()
+    assert len(store.saves) > 50
+    assert 0 in store.saves[1]
+
+
 def test_an_entry_is_written_when_it_is_due() -> None:
     store, cache = make(flush_interval=0.01)
     cache[1] = 10
