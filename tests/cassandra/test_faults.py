@@ -17,7 +17,7 @@ FOR_GOOD = (RowsRejected, ValueError, TypeError, OverflowError)  # what would ma
 
 
 def test_killed_under_a_writer(make_store: MakeStore, node: Node) -> None:
-    """A writer that repeats what failed, as a cache does, while the server is killed twice."""
+    """A writer that repeats what failed, as a cache does, while the server is killed; and once more after."""
     store = make_store(PAIR, "i8")
     keys = np.array([(at % 40, at) for at in range(200)], PAIR)
     rounds, errors = 0, []
@@ -39,12 +39,13 @@ def test_killed_under_a_writer(make_store: MakeStore, node: Node) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    for _ in range(2):
-        before = rounds
-        while rounds < before + 20 and writer.is_alive():
-            enough.wait(0.01)
-        node.kill()
-        node.start()
+    while rounds < 20 and writer.is_alive():
+        enough.wait(0.01)
+    node.kill()
+    before = rounds
+    node.start()
+    while rounds < before + 5 and writer.is_alive():
+        enough.wait(0.01)
     enough.set()
     writer.join()
     node.kill()  # as soon as the last round was acknowledged
@@ -52,8 +53,7 @@ def test_killed_under_a_writer(make_store: MakeStore, node: Node) -> None:
     values, found = patiently(lambda: store.load_many(keys))
     assert found.all()
     assert (values == rounds - 1).all()
-    assert rounds > 40
-    assert errors, "it was killed between two calls, twice"
+    assert errors, "nobody has noticed"
     assert not [error for error in errors if isinstance(error, FOR_GOOD)]
 
 
@@ -148,7 +148,7 @@ FORK = """
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for child in range(10):
+    for child in range(4):
         pid = os.fork()
         if pid == 0:
             signal.alarm(100)
@@ -170,8 +170,8 @@ FORK = """
     stop.set()
     for thread in threads:
         thread.join()
-    mine = np.concatenate([keys[:50] + 1000 * (child + 1) for child in range(10)])
-    assert store.load_many(mine)[1].sum() == 400
+    mine = np.concatenate([keys[:50] + 1000 * (child + 1) for child in range(4)])
+    assert store.load_many(mine)[1].sum() == 160
     store.close()
     print("done")
 """

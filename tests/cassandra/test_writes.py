@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import slabcache.stores.cassandra as module
 from cassandra_node import KEYSPACE, MakeStore, execute
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.stores import CassandraStore
@@ -17,44 +16,50 @@ from slabcache.stores import CassandraStore
 PAIR = [("a", "u8"), ("b", "u8")]
 
 
-class Recorder:
-    """Stands in for `run_all`: keeps what was sent, so that it can be sent again, late."""
+class Requests:
+    """Those of a store from here on: kept, so that they can be sent again, and counted."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sent: list[tuple[Any, Any]] = []
-        self._run_all = module.run_all
-        monkeypatch.setattr(module, "run_all", self)
+    def __init__(self, store: CassandraStore) -> None:
+        self.session = store._shared.open().session
+        self.sent: list[Any] = []  # statements with their parameters
+        self.under_way = self.most = 0
+        self._lock = threading.Lock()
+        self.session.add_request_init_listener(self._sent)
 
-    def __call__(self, session: Any, requests: Any, **options: Any) -> Any:
-        requests = list(requests)
-        self.sent += requests
-        return self._run_all(session, requests, **options)
+    def _sent(self, future: Any) -> None:
+        with self._lock:
+            self.sent.append(future.query)
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        future.add_callbacks(self._settled, self._settled)
 
-    def send_again(self, store: CassandraStore, requests: list[tuple[Any, Any]]) -> None:
-        _, errors = self._run_all(store._shared.open().session, requests, concurrency=8, timeout=10.0)
-        assert errors == []
+    def _settled(self, _: object) -> None:
+        with self._lock:
+            self.under_way -= 1
+
+    def send_again(self, statements: list[Any]) -> None:
+        for statement in statements:
+            self.session.execute(statement)
 
 
 @pytest.mark.parametrize("partitions", [1, 50])
-def test_a_late_retry_overwrites_nothing_newer(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, partitions: int
-) -> None:
+def test_a_late_retry_overwrites_nothing_newer(make_store: MakeStore, partitions: int) -> None:
     """The same requests, once more, after newer ones: as of a write that was given up but not lost."""
     store = make_store(PAIR, "i8")
     keys = np.array([(at % partitions, at) for at in range(50)], PAIR)
-    recorder = Recorder(monkeypatch)
+    requests = Requests(store)
     store.save_many(keys, np.full(50, 1))
-    first_save = recorder.sent.copy()
+    first_save = requests.sent.copy()
     store.delete_many(keys)
-    deletion = recorder.sent[len(first_save) :]
+    deletion = requests.sent[len(first_save) :]
     assert len(first_save) == len(deletion) >= partitions
 
-    recorder.send_again(store, first_save)
+    requests.send_again(first_save)
     assert not store.load_many(keys)[1].any()
 
     store.save_many(keys, np.full(50, 2))
-    recorder.send_again(store, deletion)
-    recorder.send_again(store, first_save)
+    requests.send_again(deletion)
+    requests.send_again(first_save)
     values, found = store.load_many(keys)
     assert found.all()
     assert (values == 2).all()
@@ -64,15 +69,14 @@ def stamps(store: CassandraStore) -> list[int]:
     return [row[0] for row in execute(store, f"SELECT WRITETIME(value) FROM {store._table.full_name}")]
 
 
-def test_one_time_stamp_a_batch_strictly_rising(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_time_stamp_a_batch_strictly_rising(make_store: MakeStore) -> None:
     """Whatever the clock does: it stands still, goes back an hour, and goes on from there."""
     store = make_store(PAIR, "u8")
     keys = np.array([(at % 3, at) for at in range(300)], PAIR)
     start = 1_800_000_000 * 10**9
     clock = iter([start, start, start + 999, start - 3600 * 10**9, start - 3599 * 10**9, start + 10**9])
-    monkeypatch.setattr("slabcache.stores.timestamps.time.time_ns", lambda: next(clock))
+    timestamps = store._shared.open().ready.timestamps
+    timestamps.clock = lambda: next(clock)
     seen = []
     for value in range(5):
         store.save_many(keys, np.full(300, value, "u8"))
@@ -82,63 +86,36 @@ def test_one_time_stamp_a_batch_strictly_rising(
         assert (store.load_many(keys)[0] == value).all()
     assert seen[0] == start // 1000  # microseconds
     assert all(later > earlier for earlier, later in itertools.pairwise(seen))
-    monkeypatch.setattr("slabcache.stores.timestamps.time.time_ns", lambda: start - 10**9)
+    timestamps.clock = lambda: start - 10**9
     store.delete_many(keys)
     assert not store.load_many(keys)[1].any()
     store.save_many(keys[:1], np.array([7], "u8"))
     assert store.load_many(keys[:2])[1].tolist() == [True, False]
 
 
-class InFlight:
-    """Counts the requests of a session that are under way."""
-
-    def __init__(self, store: CassandraStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = self.most = self.sent = 0
-        self._lock = threading.Lock()
-        self._session = store._shared.open().session
-        self._execute_async = self._session.execute_async
-        monkeypatch.setattr(self._session, "execute_async", self)
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        with self._lock:
-            self.sent += 1
-            self.now += 1
-            self.most = max(self.most, self.now)
-        future = self._execute_async(*arguments, **options)
-        future.add_callbacks(self._settled, self._settled)
-        return future
-
-    def _settled(self, _: object) -> None:
-        with self._lock:
-            self.now -= 1
-
-
-def test_ten_thousand_rows_with_bounded_concurrency(
-    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_thousands_of_rows_with_bounded_concurrency(make_store: MakeStore) -> None:
     store = make_store(PAIR, "u8", concurrency=32)
-    keys = np.array([(at, at) for at in range(10_000)], PAIR)
-    watched = InFlight(store, monkeypatch)
+    keys = np.array([(at, at) for at in range(3_000)], PAIR)
+    requests = Requests(store)
     store.save_many(keys, keys["a"] + 1)
     values, found = store.load_many(keys)
     assert found.all()
     assert np.array_equal(values, keys["a"] + 1)
     store.delete_many(keys)
-    assert watched.sent == 30_000
-    assert watched.now == 0
-    assert 1 < watched.most <= 32
+    assert len(requests.sent) == 9_000
+    assert 1 < requests.most <= 32
     assert not store.load_many(keys)[1].any()
 
 
-def test_rows_of_a_partition_travel_together(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_partition_travel_together(make_store: MakeStore) -> None:
     store = make_store(PAIR, [("n", "u8"), ("raw", "V100")])
     keys = np.array([(1, at) for at in range(5_000)], PAIR)
-    watched = InFlight(store, monkeypatch)
+    requests = Requests(store)
     store.save_many(keys, np.zeros(5_000, store.value_dtype))
-    saving = watched.sent
+    saving = len(requests.sent)
     store.load_many(keys)
     assert saving < 500
-    assert watched.sent - saving == 50
+    assert len(requests.sent) - saving == 50
 
 
 def test_a_row_that_is_never_taken(make_store: MakeStore) -> None:
@@ -243,6 +220,60 @@ def test_nothing_is_created_unasked(make_store: MakeStore) -> None:
             make_store(**options)
     with pytest.raises(ValueError, match="nowhere"):
         make_store(keyspace="nowhere", table="t", create=True)
+
+
+def test_a_cell_that_somebody_has_left_empty(make_store: MakeStore) -> None:
+    """Its row cannot be read, which is said; the others can, and it can be overwritten."""
+    store = make_store("u8", [("n", "u8"), ("m", "u2")])
+    execute(store, f"INSERT INTO {store._table.full_name} (key, n) VALUES (1, 2)")
+    keys = np.array([1, 3], "u8")
+    store.save_many(keys[1:], np.array([(4, 5)], store.value_dtype))
+    with pytest.raises(ValueError, match="column 'm' holds NoneType"):
+        store.load_many(keys)
+    assert store.load_many(keys[1:])[0].tolist() == [(4, 5)]
+    store.save_many(keys[:1], np.array([(6, 7)], store.value_dtype))
+    assert store.load_many(keys)[0].tolist() == [(6, 7), (4, 5)]
+
+
+@pytest.mark.parametrize("wrong", [np.array([1], "i8"), np.array([[1]], "u8"), np.zeros(1, [("key", "u8")])])
+def test_arrays_of_another_type_are_refused(make_store: MakeStore, wrong: np.ndarray) -> None:
+    store = make_store("u8", "f4", table="other_types", create=True, replication=1)
+    right = np.array([1], "u8"), np.array([1], "f4")
+    for call in (
+        lambda: store.load_many(wrong),
+        lambda: store.delete_many(wrong),
+        lambda: store.save_many(wrong, right[1]),
+        lambda: store.save_many(right[0], wrong),
+    ):
+        with pytest.raises(TypeError, match="must be a one-dimensional array of"):
+            call()
+    assert not store.load_many(right[0])[1].any()
+
+
+def test_close_waits_for_calls(make_store: MakeStore) -> None:
+    """And these succeed; those that come later are refused."""
+    store = make_store(concurrency=1)
+    keys = np.arange(300, dtype="u8")
+    requests = Requests(store)
+    begun = threading.Event()
+    requests.session.add_request_init_listener(lambda _: begun.set())
+    errors: list[Exception] = []
+
+    def save() -> None:
+        try:
+            store.save_many(keys, keys)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    begun.wait()
+    store.close()
+    assert len(requests.sent) == len(keys)
+    thread.join()
+    assert errors == []
+    with pytest.raises(ClosedError):
+        store.load_many(keys)
 
 
 def test_closed(make_store: MakeStore) -> None:

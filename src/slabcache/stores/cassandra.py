@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slabcache.errors import ClosedError, RowsRejected
-from slabcache.schema import describe
-from slabcache.stores.cassandra_session import ForkSafeConnection, SharedSession, run_all
+from slabcache.errors import RowsRejected
+from slabcache.schema import Description, Role, describe
+from slabcache.stores.cassandra_session import ForkSafeConnection, Opened, SharedSession, run_all
 from slabcache.stores.cassandra_table import ColumnFound, Table, check_name, keyspace_cql
-from slabcache.stores.columns import columns_of
+from slabcache.stores.columns import check_rows, columns_of
 from slabcache.stores.timestamps import Timestamps
 
 # isort: split
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Those at which a row that was acknowledged is on a replica, and which both reads and writes can have.
 _LEVELS = ("ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_QUORUM", "EACH_QUORUM", "LOCAL_ONE")
-_RECONNECT_DELAYS = (0.5, 5.0)  # seconds, from the first to the longest
+_RECONNECT_DELAYS = (0.25, 2.0)  # seconds, from the first to the longest: rows wait in memory meanwhile
 _HEARTBEAT = 10.0  # seconds; a connection that nothing comes back on is closed after two of them
 _SELECT_ROWS_MAX = 100  # keys that one SELECT names
 _PROTOCOL = 4  # of Cassandra 2.2 and all later ones; the driver would try newer ones first, and log each
@@ -148,10 +148,12 @@ class CassandraStore:
         request_timeout: float = 10.0,
         concurrency: int = 128,
     ) -> None:
-        self._key = describe(key, "key").dtype
-        self._value = describe(value, "value").dtype
+        self._descriptions: dict[Role, Description] = {
+            "key": describe(key, "key"),
+            "value": describe(value, "value"),
+        }
         names = check_name(keyspace, "keyspace"), check_name(table, "table")
-        self._table = Table(*names, *columns_of(self._key, self._value))
+        self._table = Table(*names, *columns_of(key, value))
         self._hosts = [hosts] if isinstance(hosts, str) else list(hosts)
         if not self._hosts:
             raise ValueError("hosts is empty; name a node")
@@ -203,34 +205,35 @@ class CassandraStore:
     @property
     def key_dtype(self) -> np.dtype[Any]:
         """The dtype of keys, as it was given."""
-        return self._key
+        return self._descriptions["key"].dtype
 
     @property
     def value_dtype(self) -> np.dtype[Any]:
         """The dtype of values, as it was given."""
-        return self._value
+        return self._descriptions["value"].dtype
 
     def load_many(self, keys: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """`(values, found)` of n keys, repeated ones included: n values, zero where not found, and n bools.
 
         Keys of one partition are read together; O(n), one request for each partition and 100 of its keys.
         """
-        opened = self._open()
         asked = self._rows(keys)
         # A partition key is never empty. The server would refuse to look.
-        requests = self._selects(opened.ready, [key for key in dict.fromkeys(asked) if key[0] != b""])
-        answers, errors = self._run(opened.session, requests)
+        wanted = [key for key in dict.fromkeys(asked) if key[0] != b""]
+        with self._shared.call():
+            opened = self._open()
+            answers, errors = self._run(opened.session, self._selects(opened.ready, wanted))
         if errors:
             raise errors[0]
         rows = list(itertools.chain.from_iterable(answers))
         width = len(self._table.keys)
         places = {row[:width]: at for at, row in enumerate(rows)}
-        loaded = np.zeros(len(rows), self._value)
+        loaded = np.zeros(len(rows), self.value_dtype)
         for column, items in zip(self._table.values, list(zip(*rows, strict=True))[width:], strict=False):
             column.from_driver(list(items), loaded)
         where = np.fromiter((places.get(key, -1) for key in asked), "i8", len(asked))
         found = where >= 0
-        values = np.zeros(len(asked), self._value)
+        values = np.zeros(len(asked), self.value_dtype)
         values[found] = loaded[where[found]]
         return values, found
 
@@ -239,37 +242,45 @@ class CassandraStore:
 
         Rows of one partition are sent together, and appear together; O(n).
         """
-        opened = self._open()
-        stamps = itertools.repeat(opened.ready.timestamps.next(), len(keys))
+        self._check(keys, "key")
+        self._check(values, "value")
         columns = [column.to_driver(keys) for column in self._table.keys]
         columns += [column.to_driver(values) for column in self._table.values]
-        rows = list(zip(*columns, stamps, strict=True))
-        self._write(opened.session, opened.ready.insert, rows, partition_at=0)
+        with self._shared.call():
+            opened = self._open()
+            stamps = itertools.repeat(opened.ready.timestamps.next(), len(keys))
+            rows = list(zip(*columns, stamps, strict=True))
+            self._write(opened.session, opened.ready.insert, rows, partition_at=0)
 
     def delete_many(self, keys: Array) -> None:
         """Delete those of n rows that there are; O(n)."""
-        opened = self._open()
-        stamp = opened.ready.timestamps.next()
-        rows = [(stamp, *key) for key in self._rows(keys) if key[0] != b""]
-        self._write(opened.session, opened.ready.delete, rows, partition_at=1)
+        named = self._rows(keys)
+        with self._shared.call():
+            opened = self._open()
+            stamp = opened.ready.timestamps.next()
+            rows = [(stamp, *key) for key in named if key[0] != b""]
+            self._write(opened.session, opened.ready.delete, rows, partition_at=1)
 
     def close(self) -> None:
-        """Give connections back. Idempotent; any other call raises `ClosedError` afterwards."""
+        """Give connections back, when the calls under way have ended. More calls raise `ClosedError`, but for
+        this one."""
         self._shared.close()
 
     # ---- requests -----------------------------------------------------------------------------------
 
-    def _open(self) -> Any:
+    def _open(self) -> Opened:
         try:
             return self._shared.open()
-        except ClosedError:
-            raise
         except ValueError as error:
             # The table does not fit. A ValueError would say that the rows do not, and they would be given up.
             raise RuntimeError(str(error)) from error
 
+    def _check(self, rows: Array, role: Role) -> None:
+        check_rows(rows, self._descriptions[role], role)
+
     def _rows(self, keys: Array) -> list[tuple[Any, ...]]:
         """Keys, each as a tuple of what the driver takes and gives back."""
+        self._check(keys, "key")
         return list(zip(*(column.to_driver(keys) for column in self._table.keys), strict=True))
 
     def _selects(self, ready: _Ready, keys: list[tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:

@@ -7,10 +7,11 @@ come back, and prepares statements again where a node has forgotten them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 try:
@@ -30,7 +31,7 @@ from slabcache.errors import ClosedError
 __all__ = ["ForkSafeConnection", "Opened", "SharedSession", "run_all"]
 
 
-class ForkSafeConnection(DefaultConnection):  # type: ignore[misc]  # which has no types
+class ForkSafeConnection(DefaultConnection):
     """A connection of the driver, for `connection_class` of its `Cluster`."""
 
     @classmethod
@@ -54,6 +55,9 @@ class SharedSession:
     `make_cluster` gives the driver's `Cluster`, `make_ready` is called with each new session, for example to
     prepare statements. What either raises reaches the caller, and the next call tries again. The child of a
     fork opens a session of its own: the driver's threads stay with the parent.
+
+        with shared.call():
+            session = shared.open().session
     """
 
     def __init__(self, make_cluster: Callable[[], Cluster], make_ready: Callable[[Session], Any]) -> None:
@@ -64,28 +68,32 @@ class SharedSession:
         self._of_parent: Opened | None = None
         self._attempts = 0
         self._error: Exception | None = None  # of the last attempt
+        self._ended = threading.Condition()  # notified when a call ends; owns what follows
+        self._calls = 0  # under way
         self._closed = False
         _sessions.add(self)
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """A call that uses the session: `close` waits for its end. ClosedError after `close`."""
+        with self._ended:
+            if self._closed:
+                raise ClosedError("this store is closed")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._calls -= 1
+                self._ended.notify_all()
 
     def open(self) -> Opened:
-        """The session, which one thread opens while the others wait; if it cannot, they all fail with it.
-
-        Raises
-        ------
-        ClosedError
-            After `close`.
-        """
+        """The session, which one thread opens while the others wait; if it cannot, they all fail with it."""
         opened = self._opened
-        if opened is not None and not self._closed:
+        if opened is not None:
             return opened
         attempts = self._attempts
         with self._lock:
-            if self._closed:
-                raise ClosedError("this store is closed")
             if self._opened is None:
                 if self._attempts != attempts and self._error is not None:
                     raise self._error
@@ -108,8 +116,11 @@ class SharedSession:
             raise
 
     def close(self) -> None:
-        """Give connections back and end the driver's threads; calls that are under way fail. Idempotent."""
-        self._closed = True
+        """Give connections back and end the driver's threads, when the calls under way have ended. May be
+        called again."""
+        with self._ended:
+            self._closed = True
+            self._ended.wait_for(lambda: self._calls == 0)
         with self._lock:
             opened, self._opened = self._opened, None
             self._error = None
@@ -120,6 +131,8 @@ class SharedSession:
         """In the child of a fork. The parent's session is kept, unused: to dispose of it takes locks that
         other threads of the parent may have held."""
         self._lock = threading.Lock()
+        self._ended = threading.Condition()
+        self._calls = 0  # they are the parent's
         self._error = None
         if self._opened is not None:
             self._of_parent, self._opened = self._opened, None

@@ -24,9 +24,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slabcache.schema import Field, Role, describe
+from slabcache.schema import Description, Field, Role, describe
 
-__all__ = ["Column", "ColumnKind", "columns_of", "quote"]
+__all__ = ["Column", "ColumnKind", "check_rows", "columns_of", "quote"]
 
 Array = np.ndarray[Any, Any]
 
@@ -194,6 +194,18 @@ def columns_of(key: npt.DTypeLike, value: npt.DTypeLike) -> tuple[tuple[Column, 
     """
     taken: dict[str, Role] = {}
     return _columns(key, "key", taken), _columns(value, "value", taken)
+
+
+def check_rows(rows: Array, wanted: Description, role: Role) -> None:
+    """TypeError unless `rows` is what a store of these keys or values takes: an array of n rows of the user's
+    dtype or of the packed one; O(1)."""
+    base, shape = wanted.dtype.subdtype or (wanted.dtype, ())
+    is_packed = rows.dtype == wanted.packed and rows.ndim == 1
+    if not is_packed and not (rows.dtype == base and rows.ndim >= 1 and rows.shape[1:] == shape):
+        raise TypeError(
+            f"{role}s must be a one-dimensional array of {wanted.dtype}, not one of {rows.dtype} and "
+            f"shape {rows.shape}"
+        )
 
 
 def quote(name: str) -> str:

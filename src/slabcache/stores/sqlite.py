@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from slabcache.errors import RowsRejected
 from slabcache.schema import Description, Role, describe
-from slabcache.stores.columns import Column, columns_of
+from slabcache.stores.columns import Column, check_rows, columns_of
 from slabcache.stores.sqlite_connections import Connections
 from slabcache.stores.sqlite_table import Table, TableDiffersError
 
@@ -178,14 +178,7 @@ class SQLiteStore:
         self._connections.close()
 
     def _check(self, rows: Array, role: Role) -> None:
-        wanted = self._descriptions[role]
-        base, shape = wanted.dtype.subdtype or (wanted.dtype, ())
-        is_packed = rows.dtype == wanted.packed and rows.ndim == 1
-        if not is_packed and not (rows.dtype == base and rows.ndim >= 1 and rows.shape[1:] == shape):
-            raise TypeError(
-                f"{role}s must be a one-dimensional array of {wanted.dtype}, not one of {rows.dtype} and "
-                f"shape {rows.shape}"
-            )
+        check_rows(rows, self._descriptions[role], role)
 
     def _configure(self, connection: sqlite3.Connection, is_writer: bool) -> None:
         """Settings of a new connection, and the table."""
