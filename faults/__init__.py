@@ -5,9 +5,10 @@ process is killed. Meanwhile a writer goes on and keeps the truth, readers compa
 in the end the truth is compared with what the store has, over a connection of its own. The table goes to
 docs/faults.md.
 
-    load.py      the writer, the readers, the truth
-    sqlite.py    SQLite's file: locked, without space, removed
-    stores.py    a store that fails, blocks, refuses, repeats
-    process.py   the process itself is killed
-    report.py    the table and its page
+    load.py       the writer, the readers, the truth
+    sqlite.py     SQLite's file: locked, without space, removed
+    cassandra.py  a server of Cassandra: killed, standing still
+    stores.py     a store that fails, blocks, refuses, repeats
+    process.py    the process itself is killed
+    report.py     the table and its page
 """

@@ -6,11 +6,16 @@ import argparse
 import sys
 import time
 
-from . import process, sqlite, stores
+from . import cassandra, process, sqlite, stores
 from .load import say
 from .report import PAGE, Line, conditions, fill, table
 
-FAMILIES = {"sqlite": sqlite.FAULTS, "stores": stores.FAULTS, "process": process.FAULTS}
+FAMILIES = {
+    "sqlite": sqlite.FAULTS,
+    "cassandra": cassandra.FAULTS,
+    "stores": stores.FAULTS,
+    "process": process.FAULTS,
+}
 
 
 def main() -> int:

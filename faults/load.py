@@ -82,6 +82,7 @@ class Load:
         self.reads: Counter[tuple[str, str]] = Counter()  # (warm or cold, ok, failed or wrong)
         self.examples: list[str] = []  # of reads that should not have failed
         self.recovered = 0.0
+        self.wrong_figures: list[str] = []  # of stats()
         self.ignore: Callable[[int], bool] = lambda _: False  # keys that are not read
         self._random = random.Random(1)
         self._keys = keys
@@ -119,9 +120,13 @@ class Load:
         time.sleep(0.2)  # it goes on as before
         self.rest()
         self.cache.flush(FLUSH_WITHIN)
+        stats = self.cache.stats()
+        if stats.dirty or stats.pending or stats.oldest_dirty_age:
+            self.wrong_figures.append(f"all is in the store, and it says {stats}")
 
     def fault_begins(self) -> None:
         """To be called when the fault has begun: what is acknowledged from here on is kept from the store."""
+        self._nbytes = self.cache.nbytes
         self._recent = []
         self._faulty = True
 
@@ -130,6 +135,11 @@ class Load:
         if self._waiting:
             self.reads["cold", "waiting"] += 1
         self._faulty = False
+        stats, room = self.cache.stats(), self.cache.capacity // 4  # of max_pending
+        if stats.pending > room or stats.dirty > self.cache.capacity + room:
+            self.wrong_figures.append(f"more is unsaved than there is room for: {stats}")
+        if self.cache.nbytes != self._nbytes:
+            self.wrong_figures.append(f"it has grown from {self._nbytes} to {self.cache.nbytes} bytes")
 
     def rest(self) -> None:
         """Return when the writer stands still."""
@@ -151,7 +161,7 @@ class Load:
 
     def broken(self, stored: dict[int, Row]) -> list[str]:
         """What must not be, apart from lost rows."""
-        found = []
+        found = self.wrong_figures.copy()
         if bad := self.reads["warm", "failed"] + self.reads["warm", "wrong"] + self.reads["cold", "wrong"]:
             found.append(f"{bad} reads failed that must not: {self.examples[:3]}")
         if not self.reads["warm", "ok"]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -51,17 +49,14 @@ class Node:
 
     def kill(self) -> None:
         """Without warning."""
-        pid = self.facts["pid"]
-        os.kill(pid, signal.SIGKILL)
-        while Path(f"/proc/{pid}").exists():
-            time.sleep(0.01)
+        self._tool("kill")
 
     def halt(self) -> None:
         """It keeps its connections and takes what is sent, but does nothing."""
-        os.kill(self.facts["pid"], signal.SIGSTOP)
+        assert self._tool("halt") == 0
 
     def resume(self) -> None:
-        os.kill(self.facts["pid"], signal.SIGCONT)
+        self._tool("resume")
 
 
 def patiently(call: Callable[[], Result]) -> Result:

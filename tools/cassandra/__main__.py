@@ -4,6 +4,9 @@
     python3 tools/cassandra start     fetches the jars (once), starts the node, waits until it serves
     python3 tools/cassandra status    exits 1 if it does not run
     python3 tools/cassandra stop
+    python3 tools/cassandra kill      without warning
+    python3 tools/cassandra halt      it keeps its connections and takes what is sent, but does nothing
+    python3 tools/cassandra resume
 
 A node lives in a folder, `--home` (build/cassandra): its data, its configuration, its log and `node.json`,
 which tells where it listens and its process. It may be killed or stopped by any signal: `start` brings it
@@ -21,6 +24,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -38,6 +42,7 @@ HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
 SERVES_WITHIN = 300  # seconds; a loaded machine takes its time
 STOPS_WITHIN = 60
+COMMANDS = ("check", "start", "status", "stop", "kill", "halt", "resume")
 OPTIONS, SUPPORTED = 5, 6  # of CQL's binary protocol
 
 
@@ -78,7 +83,9 @@ def check() -> None:
 
 
 def cache_folder() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    # HOME may be an empty string, which expands to this folder.
+    home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    caches = os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache"
     return Path(os.environ.get("SLABCACHE_CACHE") or Path(caches) / "slabcache").absolute()
 
 
@@ -216,20 +223,44 @@ class Node:
         if pid is None:
             return
         os.kill(pid, signal.SIGTERM)
-        os.kill(pid, signal.SIGCONT)  # it may be standing still
+        self.resume()  # it may be standing still
         give_up = time.monotonic() + STOPS_WITHIN
         while self.pid() is not None and not ended(pid):
             if time.monotonic() > give_up:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
 
+    def kill(self) -> None:
+        pid = self.pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            while not ended(pid):
+                time.sleep(0.01)
+
+    def halt(self) -> None:
+        pid = self.pid()
+        if pid is None:
+            raise NodeError(f"there is no node running in {self.home}")
+        os.kill(pid, signal.SIGSTOP)
+        while state(pid) != "T":
+            time.sleep(0.01)
+
+    def resume(self) -> None:
+        pid = self.pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGCONT)
+
+
+def state(pid: int) -> str:
+    """As in `ps`: T is halted; Z has ended, and its parent has not asked for its status yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
 
 def ended(pid: int) -> bool:
-    """Has it ended? Its parent may not have asked for its status yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    return state(pid) == "Z"
 
 
 def free_port() -> int:
@@ -251,7 +282,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/cassandra", description="A Cassandra server for tests.")
-    parser.add_argument("command", choices=["check", "start", "status", "stop"])
+    parser.add_argument("command", choices=COMMANDS)
     home = HERE.parent.parent / "build" / "cassandra"
     parser.add_argument("--home", type=Path, default=home, help="its folder")
     parser.add_argument("--port", type=int, help="where it listens; a free port if not given")
@@ -264,8 +295,8 @@ def main() -> int:
             return 0
         if options.command == "start":
             node.start(options.port, secure=options.secure)
-        elif options.command == "stop":
-            node.stop()
+        elif options.command != "status":
+            getattr(node, options.command)()
     except NodeError as error:
         say(str(error))
         return 1

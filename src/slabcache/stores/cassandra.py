@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from slabcache.errors import RowsRejected
 from slabcache.schema import Description, Role, describe
-from slabcache.stores.cassandra_session import ForkSafeConnection, Opened, SharedSession, run_all
+from slabcache.stores.cassandra_connection import ForkSafeConnection
+from slabcache.stores.cassandra_session import Opened, SharedSession, run_all
 from slabcache.stores.cassandra_table import ColumnFound, Table, check_name, keyspace_cql
 from slabcache.stores.columns import check_rows, columns_of
 from slabcache.stores.timestamps import Timestamps
 
 # isort: split
-# After cassandra_session, which says what to install where there is no driver.
+# After cassandra_connection, which says what to install where there is no driver.
 from cassandra import (
     AuthenticationFailed,
     ConsistencyLevel,

@@ -2,7 +2,7 @@
 that run on it side by side.
 
 The driver does the rest: it keeps connections to the nodes, finds out who is up, connects again to those that
-come back, and prepares statements again where a node has forgotten them.
+come back, and prepares statements again where a node has forgotten them. Nothing here imports it.
 """
 
 from __future__ import annotations
@@ -12,33 +12,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
-
-try:
-    from cassandra.cluster import Cluster, DefaultConnection, Session
-except ImportError as error:
-    raise ImportError(
-        "CassandraStore needs the driver for Cassandra: pip install 'slabcache[cassandra]'"
-    ) from error
-except Exception as error:  # its DependencyException, which is no ImportError: it was built without libev
-    raise ImportError(
-        "the driver for Cassandra was built without an event loop: install the headers of libev (Debian, "
-        "Ubuntu: apt install libev-dev), then pip install --force-reinstall --no-cache-dir cassandra-driver"
-    ) from error
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slabcache.errors import ClosedError
 
-__all__ = ["ForkSafeConnection", "Opened", "SharedSession", "run_all"]
+if TYPE_CHECKING:
+    from cassandra.cluster import Cluster, Session
 
-
-class ForkSafeConnection(DefaultConnection):
-    """A connection of the driver, for `connection_class` of its `Cluster`."""
-
-    @classmethod
-    def handle_fork(cls) -> None:
-        """In the child of a fork, called before its first event loop is made. The driver would close the
-        parent's connections here, and wait for ever for a lock that another thread of the parent has held.
-        They are left alone, open and unused."""
+__all__ = ["Opened", "SharedSession", "run_all"]
 
 
 class Opened(NamedTuple):

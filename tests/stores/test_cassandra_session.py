@@ -1,4 +1,4 @@
-"""`run_all` on a session that is not there: bounded, patient, and quick to give up."""
+"""Requests side by side, and the session that all threads share, without a driver and a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from slabcache.stores.cassandra_session import run_all
+import pytest
+
+from slabcache.errors import ClosedError
+from slabcache.stores.cassandra_session import SharedSession, run_all
 
 
 class Future:
@@ -93,3 +96,87 @@ def test_a_session_that_takes_nothing() -> None:
     answers, errors = Broken().run(10, 8)
     assert len(answers) == 3
     assert [str(error) for error in errors] == ["no more"]
+
+
+# ---- the session that threads share -----------------------------------------------------------------
+
+
+class Cluster:
+    """Connects when the gate is open; `errors` are raised, one by each attempt."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.connecting = threading.Event()
+        self.connected = self.closed = 0
+
+    def connect(self) -> object:
+        self.connecting.set()
+        self.gate.wait()
+        self.connected += 1
+        if self.errors:
+            raise self.errors.pop()
+        return object()
+
+    def shutdown(self) -> None:
+        self.closed += 1
+
+
+def shared_session(cluster: Cluster) -> SharedSession:
+    return SharedSession(lambda: cluster, lambda session: "ready")
+
+
+def test_threads_share_a_session() -> None:
+    cluster = Cluster()
+    cluster.gate.clear()
+    shared = shared_session(cluster)
+    opened = []
+    threads = [threading.Thread(target=lambda: opened.append(shared.open())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    cluster.connecting.wait()
+    cluster.gate.set()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 8
+    assert len({id(each) for each in opened}) == 1
+    assert cluster.connected == 1
+    assert opened[0].ready == "ready"
+
+
+def test_an_attempt_that_fails_is_cleaned_up_and_the_next_call_makes_another() -> None:
+    cluster = Cluster(OSError("first"))
+    shared = shared_session(cluster)
+    with pytest.raises(OSError, match="first"):
+        shared.open()
+    assert (cluster.connected, cluster.closed) == (1, 1)
+    assert shared.open() is shared.open()
+    assert (cluster.connected, cluster.closed) == (2, 1)
+
+
+def test_close_waits_for_calls_and_refuses_others() -> None:
+    cluster = Cluster()
+    shared = shared_session(cluster)
+    closer = threading.Thread(target=shared.close)
+    with shared.call():
+        shared.open()
+        closer.start()
+        while True:  # until it has begun
+            try:
+                with shared.call():
+                    pass
+            except ClosedError:
+                break
+        assert cluster.closed == 0
+    closer.join()
+    assert cluster.closed == 1
+    shared.close()
+    assert cluster.closed == 1
+
+
+def test_a_call_that_raises_has_ended() -> None:
+    shared = shared_session(Cluster())
+    with pytest.raises(KeyError), shared.call():
+        raise KeyError
+    shared.close()
