@@ -1,7 +1,8 @@
 """A real Cassandra server for tests: one node on loopback, from the jars that Maven fetches.
 
     python3 tools/cassandra check     exits 1 with one line if Java 17 or Maven is missing
-    python3 tools/cassandra start     fetches the jars (once), starts the node, waits until it serves
+    python3 tools/cassandra fetch     the jars, once
+    python3 tools/cassandra start     fetches them, starts the node, waits until it serves
     python3 tools/cassandra status    exits 1 if it does not run
     python3 tools/cassandra stop
     python3 tools/cassandra kill      without warning
@@ -42,7 +43,7 @@ HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
 SERVES_WITHIN = 300  # seconds; a loaded machine takes its time
 STOPS_WITHIN = 60
-COMMANDS = ("check", "start", "status", "stop", "kill", "halt", "resume")
+COMMANDS = ("check", "fetch", "start", "status", "stop", "kill", "halt", "resume")
 OPTIONS, SUPPORTED = 5, 6  # of CQL's binary protocol
 
 
@@ -290,8 +291,10 @@ def main() -> int:
     options = parser.parse_args()
     node = Node(options.home)
     try:
-        if options.command == "check":
+        if options.command in ("check", "fetch"):
             check()
+            if options.command == "fetch":
+                fetch()
             return 0
         if options.command == "start":
             node.start(options.port, secure=options.secure)
