@@ -17,15 +17,14 @@ def test_the_working_program_on_cassandra(server: Node, make_store: MakeStore) -
     page = PAGE.read_text()
     program, lines = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
     here = {
-        '["10.0.0.1", "10.0.0.2"]': repr([server.address["hosts"]]),
-        "CassandraStore(hosts": f"CassandraStore(hosts, port={server.address['port']}",
-        'keyspace="app"': f'keyspace="{KEYSPACE}"',
+        '["10.0.0.1", "10.0.0.2"]': f"'{server.address['hosts']}', 'port': {server.address['port']}",
+        '"keyspace": "app"': f'"keyspace": "{KEYSPACE}"',
         "replication=3": "replication=1",
     }
     for there, replaced in here.items():
         assert there in lines
         lines = lines.replace(there, replaced)
-    importing, *making = [f">>> {line}\n" for line in lines.splitlines()]
+    importing, *making = [f">>> {line}\n" for line in lines.splitlines() if line]
     program = re.sub(r">>> from slabcache.stores import SQLiteStore\n", importing, program)
     program = re.sub(r">>> store = SQLiteStore.*\n", "".join(making), program)
     assert "SQLite" not in program
