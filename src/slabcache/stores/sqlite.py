@@ -30,7 +30,9 @@ _WRITE_ATTEMPTS = 10  # each fails only when the file has been replaced once mor
 # A page is written whole however little of it has changed, so small rows want small pages.
 _SMALL_ROW = 100  # bytes
 _SMALL_ROW_PAGE = 1024  # bytes
-_LOG_SIZE = 40 << 20  # bytes in the write-ahead log when it is copied into the table
+# Each time the log is copied into the table, every page that it has is written there once more, however
+# often the log has it: the longer the log, the fewer writes. Reads have to search it.
+_LOG_SIZE = 160 << 20  # bytes
 _WRITER_CACHE = 64 << 20  # bytes of pages kept by the connection that writes, at most
 
 
@@ -40,8 +42,8 @@ class SQLiteStore:
     Parameters
     ----------
     path
-        The file; it is created where there is none, its directory is not. Beside it lie `-wal` and `-shm`,
-        which belong to it: copy or move all three, and not while it is open.
+        The file; it is created where there is none, its directory is not. Beside it lie `-wal`, which grows to
+        some 160 MiB, and `-shm`, which belong to it: copy or move all three, and not while it is open.
     table
         Name of the table, created where there is none.
     key, value
