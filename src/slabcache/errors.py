@@ -1,14 +1,15 @@
 """The exceptions that are slabcache's own; all others are Python's."""
 
-__all__ = ["BackpressureError", "ClosedError", "RowsRejected"]
+__all__ = ["BackpressureError", "ClosedError", "RowsRejected", "is_refusal"]
 
 
 class RowsRejected(Exception):  # noqa: N818 - it says what happened, as StopIteration does
-    """Raised by a store that will never take some of the rows it was given.
+    """Raised by a store that will never take, or give, some of the rows it was asked to.
 
-    A `WriteBehindCache` then finds those rows by halving the batch, reports them to `on_rejected`, and goes
-    on with the others. Whatever else a store raises is taken as temporary, and the batch is tried again; but
-    for `ValueError`, `TypeError` and `OverflowError`, which mean the same as this one.
+    A `WriteBehindCache` then finds those rows by halving the batch and goes on with the others; it reports
+    rows that cannot be saved to `on_rejected`, and raises for rows that cannot be loaded to those who asked
+    for them. Whatever else a store raises is taken as temporary: a batch to save is tried again. But for
+    `ValueError`, `TypeError` and `OverflowError`, which mean the same as this one.
     """
 
 
@@ -19,3 +20,9 @@ class BackpressureError(TimeoutError):
 
 class ClosedError(ValueError):
     """A call on a `WriteBehindCache` that has been closed; as for files, a `ValueError`."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a store that raised it is at odds with some of the rows, and not out of order itself."""
+    refusals = RowsRejected, ValueError, TypeError, OverflowError
+    return isinstance(error, refusals) and not isinstance(error, ClosedError)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from slabcache.errors import ClosedError, RowsRejected
+from slabcache.errors import is_refusal
 from slabcache.rows import from_rows
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ log = logging.getLogger("slabcache")
 Array = np.ndarray[Any, Any]
 OnRejected = Callable[[Array, Array, BaseException], object]
 
-REFUSED = RowsRejected, ValueError, TypeError, OverflowError
 FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts
 SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
@@ -269,7 +268,7 @@ class Flusher:
             try:
                 self._save(cache, part)
             except BaseException as error:
-                if not isinstance(error, REFUSED) or isinstance(error, ClosedError):
+                if not is_refusal(error):
                     self._fail(cache, [part, *reversed(parts)], error)
                     return False
                 if len(part.slots) == 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from slabcache.errors import is_refusal
 from slabcache.flusher import seconds_until
 from slabcache.rows import as_rows, from_rows
 
@@ -23,6 +24,7 @@ __all__ = ["Flight", "Loader", "Loads"]
 Array = np.ndarray[Any, Any]
 
 LOADS = 2  # at the same time; misses that come meanwhile wait for the next one, and share it
+HALVINGS = 64  # of the keys of a flight, at most: a store that refuses so often does not mean single rows
 
 
 class Flight:
@@ -37,6 +39,7 @@ class Flight:
         self.values: Array | None = None
         self.found: Array | None = None
         self.error: BaseException | None = None
+        self.refused: dict[int, Exception] = {}  # by position: what the store raised for this key alone
         self.callbacks: list[Callable[[], object]] = []
 
 
@@ -88,7 +91,7 @@ class Loader:
             return Loads(rows, places, {flight for flight, _ in places if not flight.departed})
 
     def wait(self, flights: Iterable[Flight]) -> None:
-        """Return when all flights are done; what one of them raised is raised."""
+        """Return when all flights are done; what one of them raised as a whole is raised."""
         for flight in flights:
             while True:
                 with self._changed:
@@ -139,10 +142,8 @@ class Loader:
 
     def _fly(self, flight: Flight) -> None:
         try:
-            packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
-            values, found = self._store.load_many(from_rows(self._key_schema, packed))
-            flight.values, flight.found = self._checked(values, found, len(packed))
-            self._keep(flight, packed)
+            self._load(flight)
+            self._keep(flight)
         except Exception as error:
             flight.error = error
         except BaseException:  # an interrupt is for this thread; the others have only lost their load
@@ -151,13 +152,42 @@ class Loader:
         finally:
             self._land(flight)
 
-    def _keep(self, flight: Flight, packed: Array) -> None:
+    def _load(self, flight: Flight) -> None:
+        """Fill a flight. Its keys come from callers that know nothing of each other: what the store refuses
+        to load is found by halving, and no one else's error."""
+        count = len(flight.keys)
+        packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
+        keys = from_rows(self._key_schema, packed)
+        flight.values = np.zeros(count, self._value_schema.packed)
+        flight.found = np.zeros(count, np.bool_)
+        parts = [slice(0, count)]
+        halvings = 0
+        while parts:
+            part = parts.pop()
+            size = part.stop - part.start
+            try:
+                answer = self._store.load_many(keys[part])
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                if size == 1 or halvings == HALVINGS:
+                    flight.refused.update(dict.fromkeys(range(part.start, part.stop), error))
+                    continue
+                halvings += 1
+                middle = part.start + size // 2
+                parts += [slice(middle, part.stop), slice(part.start, middle)]
+            else:
+                flight.values[part], flight.found[part] = self._checked(*answer, size)
+
+    def _keep(self, flight: Flight) -> None:
         """Create the entries of a load."""
         assert flight.values is not None
         assert flight.found is not None
-        kept = np.frombuffer(bytes(flight.keeps), np.bool_)
+        kept = np.frombuffer(flight.keeps, np.bool_).copy()
+        kept[list(flight.refused)] = False
         cache = self._cache()
         if cache is not None and not cache.closed and kept.any():
+            packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
             cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.since)
 
     def _land(self, flight: Flight) -> None:

@@ -360,6 +360,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             return
         flights = list(dict.fromkeys(flight for flight, _ in places))
         yield flights
+        if any(flight.refused for flight in flights):
+            for flight, position in places:
+                if position in flight.refused:
+                    raise flight.refused[position]
         if len(flights) == 1:
             where = {flights[0]: np.arange(len(places))}
         else:

@@ -13,7 +13,7 @@ from slabcache import WriteBehindCache
 
 class FaultyStore:
     """Rows in a dict. `failure`, if set, is raised by writes (`failing_loads` by loads); `gate` holds calls
-    up while it is closed; keys of `refused` are refused."""
+    up while it is closed; keys of `refused` are refused by writes, those of `damaged` by loads."""
 
     def __init__(self, key: Any = "u8", value: Any = "i8", rows: dict[Any, Any] | None = None) -> None:
         self.key_dtype = np.dtype(key)
@@ -22,6 +22,7 @@ class FaultyStore:
         self.failure: BaseException | None = None
         self.failing_loads: BaseException | None = None
         self.refused: set[Any] = set()
+        self.damaged: set[Any] = set()
         self.refusal: BaseException = ValueError("never")
         self.gate = threading.Event()
         self.gate.set()
@@ -44,6 +45,8 @@ class FaultyStore:
         self.gate.wait()
         if self.failing_loads is not None:
             raise self.failing_loads
+        if self.damaged.intersection(names):
+            raise self.refusal
         if self.answer is not None:
             return self.answer
         after_load, self.after_load = self.after_load, None

@@ -20,8 +20,9 @@ class Store(Protocol):
     at the same time; but `save_many` and `delete_many` come from one thread only, one after the other. A call
     that raises may have taken place in part, and is repeated until it succeeds: both must be idempotent.
 
-    A row that can never be stored is refused with `slabcache.RowsRejected`, `ValueError`, `TypeError` or
-    `OverflowError`. Every other exception means that the same call may succeed later.
+    A row that can never be stored, or never be loaded, is refused with `slabcache.RowsRejected`,
+    `ValueError`, `TypeError` or `OverflowError`. Every other exception means that the same call may succeed
+    later.
     """
 
     @property

@@ -6,7 +6,7 @@ import itertools
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class SQLiteStore:
     Parameters
     ----------
     path
-        The file; it is created where there is none, its directory is not. Beside it lie `-wal`, which grows to
-        some 160 MiB, and `-shm`, which belong to it: copy or move all three, and not while it is open.
+        The file; it is created where there is none, its directory is not. Beside it lie `-wal`, which grows
+        to some 160 MiB, and `-shm`, which belong to it: copy or move all three, and not while it is open.
     table
         Name of the table, created where there is none.
     key, value
@@ -127,8 +127,8 @@ class SQLiteStore:
         """`(values, found)` for n keys, in their order; repeated keys are fine. Values not found are zero.
 
         All rows are from one moment: never one half of a batch that another thread or process saves.
-        O(n log rows). Raises `sqlite3.Error` when the file cannot be read, `ValueError` when somebody else
-        has written what the dtype cannot hold, and `ClosedError`.
+        O(n log rows). Raises `sqlite3.Error` when the file cannot be read, and `ClosedError`; where somebody
+        else has written into a row what its dtype cannot hold, `ValueError` with the key of the row.
         """
         self._check(keys, "key")
         count = len(keys)
@@ -140,8 +140,11 @@ class SQLiteStore:
             positions, *columns = zip(*rows, strict=True)
             places = order[np.array(positions)]
             loaded = np.zeros(len(rows), self.value_dtype)
-            for column, items in zip(self._value, columns, strict=True):
-                column.from_driver(list(items), loaded)
+            try:
+                self._decode(columns, loaded)
+            except ValueError:
+                self._name_damaged(keys[places], columns)
+                raise
             values[places] = loaded
             found[places] = True
         return values, found
@@ -184,6 +187,7 @@ class SQLiteStore:
 
     def _configure(self, connection: sqlite3.Connection, is_writer: bool) -> None:
         """Settings of a new connection, and the table."""
+        connection.text_factory = _text
         page = _SMALL_ROW_PAGE if self._table.row_size <= _SMALL_ROW else 4096
         connection.execute(f"PRAGMA page_size = {page}")  # of a file that is still empty
         self._keep_log(connection)
@@ -208,6 +212,19 @@ class SQLiteStore:
             time.sleep(_LOG_PAUSE)
         if mode != "wal":
             raise sqlite3.OperationalError(f"SQLite cannot keep a write-ahead log here, but {mode!r}")
+
+    def _decode(self, columns: Iterable[Sequence[Any]], target: Array) -> None:
+        for column, items in zip(self._value, columns, strict=True):
+            column.from_driver(list(items), target)
+
+    def _name_damaged(self, keys: Array, columns: list[tuple[Any, ...]]) -> None:
+        """Raise what the first of these rows that cannot be decoded has, with its key."""
+        one = np.zeros(1, self.value_dtype)
+        for key, row in zip(keys.tolist(), zip(*columns, strict=True), strict=True):
+            try:
+                self._decode(([item] for item in row), one)
+            except ValueError as error:
+                raise ValueError(f"table {self._table.name!r}, key {key!r}, {error}") from None
 
     def _fetch(self, rows: list[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
         """(position in `rows`, *value columns) of each row that there is."""
@@ -250,6 +267,11 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     if "\0" in text:
         raise ValueError(f"path {text!r} has a NUL character; name a file")
     return Path(text).absolute()
+
+
+def _text(raw: bytes) -> str:
+    """A value that is text, which no column should have. What is not even UTF-8 must not fail other rows."""
+    return raw.decode(errors="replace")
 
 
 def _table_order(columns: tuple[Column, ...], keys: Array) -> npt.NDArray[np.intp]:

@@ -52,6 +52,8 @@ class Table:
     """Statements for one table; for any thread."""
 
     def __init__(self, name: str, key: tuple[Column, ...], value: tuple[Column, ...]) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"table must be a name, a str, not {type(name).__name__}")
         if name.lower().startswith("sqlite_"):
             raise ValueError(f"table {name!r}: SQLite keeps names in sqlite_ for itself; use another")
         self.name = name
