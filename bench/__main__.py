@@ -22,7 +22,10 @@ from .sizes import LARGE
 
 ROOT = Path(__file__).parent.parent
 #: Suites that every pass repeats, and those of them for the rivals. All others belong to the first.
-REPEATED, REPEATED_FOR_RIVALS = ("scalar", "eviction", "batch", "resize", "scaling"), ("eviction",)
+REPEATED, REPEATED_FOR_RIVALS = (
+    ("scalar", "eviction", "batch", "resize", "scaling", "behind", "sqlite"),
+    ("eviction",),
+)
 #: Those that have a bar.
 OF_BARS = sorted([*REPEATED, "memory", "tail"])
 #: A test among them that has none, and takes long.

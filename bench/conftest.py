@@ -128,7 +128,7 @@ def touched(
 ) -> Callable[[str, int], FullCache]:
     """A full cache whose entries have been read in random order."""
     seed = request.config.option.seed
-    return lambda name, entries: keep(name, entries, lambda: FullCache(name, cut(entries), seed))
+    return lambda name, entries: keep(name, entries, lambda: FullCache(PEERS[name], cut(entries), seed))
 
 
 @pytest.fixture

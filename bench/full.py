@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .peers import PEERS, Peer, SlabCachePeer
+from .peers import Peer, SlabCachePeer
 from .workload import Rows, draw_keys
 
 
@@ -17,14 +17,14 @@ class FullCache:
     everything once, so that the order of evictions has nothing to do with the order in memory either.
     """
 
-    def __init__(self, name: str, entries: int, seed: int) -> None:
+    def __init__(self, peer: type[Peer], entries: int, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.peer: Peer = PEERS[name](entries)
+        self.peer = peer(entries)
         self.keys = draw_keys(self.rng, entries)
         self.turned_over = False
         self.peer.fill(self.keys)
         if misses := self.peer.touch(self.keys[self.rng.permutation(entries)]):
-            raise AssertionError(f"{name}: {misses} of {entries} keys that must be there are not")
+            raise AssertionError(f"{peer.label}: {misses} of {entries} keys that must be there are not")
 
     @property
     def slabcache(self) -> Any:

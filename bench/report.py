@@ -22,6 +22,9 @@ NATIVE = ROOT / "build" / "native.md"  # what `make bench-native` found
 PICTURES = ROOT / "docs" / "images"
 #: With fewer there is no range of their medians.
 FEWEST_PASSES = 2
+#: Suites that must all have run for the places about them to be filled.
+BEHIND = {"behind", "sqlite"}
+PLAIN = set(SUITES) - BEHIND
 #: A figure this close to another one is as good as equal.
 EQUAL = 1.05
 OPERATIONS = {
@@ -37,7 +40,7 @@ OPERATIONS = {
 def whole(results: Results, quick: bool, bars_alone: bool) -> list[str]:
     """All that a run prints."""
     head = ["Caches cut to a small size: these figures mean nothing.", ""] if quick else []
-    demands = [*head, *bars.table(results)]
+    demands = [*head, *bars.table(results), "", *bars.table(results, bars.BARS_BEHIND)]
     if bars_alone:
         return demands
     return [
@@ -46,6 +49,8 @@ def whole(results: Results, quick: bool, bars_alone: bool) -> list[str]:
         *comparison(results),
         "",
         *losses(results),
+        "",
+        *behind(results),
         "",
         *conditions(results),
     ]
@@ -62,6 +67,15 @@ def blocks(results: Results) -> dict[str, list[str]]:
         "read-through": read_through(results),
         "losses": losses(results),
         "conditions": conditions(results),
+    }
+
+
+def behind_blocks(results: Results) -> dict[str, list[str]]:
+    """Those about the cache in front of a store."""
+    return {
+        "behind-bars": bars.table(results, bars.BARS_BEHIND),
+        "behind": behind(results),
+        "behind-conditions": conditions(results),
     }
 
 
@@ -134,6 +148,62 @@ def read_through(results: Results) -> list[str]:
     return markdown(header, lines)
 
 
+def behind(results: Results) -> list[str]:
+    """Calls of the plain cache and of the one in front of a store; what both do in the background."""
+    calls = {
+        "`cache[a, b]`": "behind_hit",
+        "`get_many`": "behind_get_many",
+        "`cache[a, b] = value`": "behind_write",
+        "`put_many`": "behind_put_many",
+        "`increment_many`": "behind_increment_many",
+    }
+    header = ["ns"]
+    for entries in (SMALL, LARGE):
+        header += [f"SlabCache, {entries:,} entries", "WriteBehindCache", "ratio"]
+    lines = []
+    for label, test in calls.items():
+        line = [label]
+        for entries in (SMALL, LARGE):
+            before, plain = (Subject(test, name, entries) for name in (bars.BEHIND, "slabcache"))
+            ratio = results.ratio(before, plain)
+            line += [
+                cell(results.ns(plain)),
+                cell(results.ns(before)),
+                f"{ratio.value:.2f}" if ratio else "-",
+            ]
+        lines.append(line)
+    return [*markdown(header, lines), "", *absorbed(results), "", *store_rows(results)]
+
+
+def absorbed(results: Results) -> list[str]:
+    """What comes in and goes out a second while a slow store is written behind."""
+    header = ["1,000,000 entries", "increments a second", "rows saved a second", "growth of memory, MB"]
+    lines = []
+    for call in ("increment_many", "increment"):
+        subject = Subject("absorbed", call, LARGE)
+        saved, growth = (
+            results.fact(subject, what, unit)
+            for what, unit in (("saved_rows_per_second", 1), ("growth_bytes", 1e6))
+        )
+        lines.append(
+            [f"`{call}`", rate(results.fact(subject, "increment_ns", 1e9)), cell(saved), cell(growth)]
+        )
+    return markdown(header, lines)
+
+
+def store_rows(results: Results) -> list[str]:
+    """Rows a second of the store."""
+    kinds = {
+        "1,000 rows a call, random keys that are there": "changed_us",
+        "1,000 rows a call, new random keys": "new_us",
+        "16,000 rows a call, new random keys": "new_in_large_calls_us",
+        "1,000 rows a call, new keys that ascend": "ascending_us",
+        "1,000 rows a call loaded, random keys": "loaded_us",
+    }
+    lines = [[label, rate(results.fact(bars.STORE, what, 1e6))] for label, what in kinds.items()]
+    return markdown(["SQLiteStore, 1,000,000 rows and more", "rows a second"], lines)
+
+
 def losses(results: Results) -> list[str]:
     """Every scalar call for which something else is faster."""
     lines = []
@@ -176,6 +246,11 @@ def cell(figure: Figure | None) -> str:
     return f"{figure.value:,.0f}" if figure.value >= 10 else f"{figure.value:.2g}"
 
 
+def rate(seconds: Figure | None) -> str:
+    """How many a second, when one takes so long; to two digits, as more do not repeat."""
+    return "-" if seconds is None else f"{float(f'{1 / seconds.value:.2g}'):,.0f}"
+
+
 def markdown(header: list[str], lines: list[list[str]], words_last: bool = False) -> list[str]:
     rule = [":---", *["---:"] * (len(header) - 1)]
     if words_last:
@@ -202,9 +277,12 @@ def shortcoming(results: Results) -> str | None:
         return "of a run that did not come to its end"
     if run.quick:
         return "of a quick run, whose figures mean nothing"
-    if missing := [suite for suite in SUITES if suite not in run.suites]:
-        return f"of some suites alone, without {', '.join(missing)}"
-    return "of a single pass" if run.passes < FEWEST_PASSES else None
+    if run.passes < FEWEST_PASSES:
+        return "of a single pass"
+    if not any(suites <= set(run.suites) for suites in (PLAIN, BEHIND)):
+        wanted = " nor all of ".join(", ".join(sorted(suites)) for suites in (PLAIN, BEHIND))
+        return f"of some suites alone, with neither all of {wanted}"
+    return None
 
 
 def main() -> int:
@@ -222,10 +300,15 @@ def main() -> int:
     if lacking := shortcoming(results):
         print(f"bench: {options.results} has results {lacking}: run python -m bench", file=sys.stderr)
         return 2
-    from . import pictures
+    ran = set(results.run.suites) if results.run else set()
+    named: dict[str, list[str]] = {}
+    if ran >= PLAIN:
+        from . import pictures
 
-    pictures.draw(results, PICTURES)
-    named = blocks(results)
+        pictures.draw(results, PICTURES)
+        named |= blocks(results)
+    if ran >= BEHIND:
+        named |= behind_blocks(results)
     if NATIVE.exists():
         named["native"] = NATIVE.read_text().splitlines()
     for page in PAGES:

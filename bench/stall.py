@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .full import FullCache
+from .peers import PEERS
 from .workload import chunks, draw_keys, row_columns
 
 STALL_WRITES = 16  # between two looks at the clock, which itself costs as much as a write
@@ -29,6 +30,6 @@ def longest_stall(write: Callable[..., None], columns: tuple[list[int], ...]) ->
 def stalls(name: str, entries: int, seed: int) -> dict[str, Any]:
     """Replace half of a full cache, the collector off: enough for a table to run out of unused places."""
     gc.disable()
-    write = FullCache(name, entries, seed).peer.write
+    write = FullCache(PEERS[name], entries, seed).peer.write
     keys = draw_keys(np.random.default_rng(seed + 1), entries // 2)
     return {"stall_ns": max(longest_stall(write, row_columns(chunk)) for chunk in chunks(keys))}
