@@ -357,6 +357,18 @@ def test_a_trigger_that_refuses_a_deletion(store: SQLiteStore, path: Path) -> No
     assert store.load_many(pairs((1, 1)))[1].all()
 
 
+def test_a_batch_is_a_few_statements(store: SQLiteStore) -> None:
+    """At each of them a busy thread takes the GIL, and keeps it for a while."""
+    keys = np.array([(row, 2**64 - 1 - row) for row in range(1000)], KEY)
+    values = np.array([(row, row, 2**64 - 1) for row in range(1000)], VALUE)
+    statements: list[str] = []
+    with store._connections.writing() as opened:
+        opened.connection.set_trace_callback(statements.append)
+    store.save_many(keys, values)
+    assert len(statements) <= 12
+    assert store.load_many(keys[::-1])[0].tolist() == values[::-1].tolist()
+
+
 # ---- names and arguments -----------------------------------------------------------------------------
 
 NAMES = [

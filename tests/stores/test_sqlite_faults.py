@@ -194,8 +194,9 @@ def test_an_error_in_the_middle_leaves_nothing(store: SQLiteStore, path: Path, e
             yield 2, 77
             raise error
 
+    ((_, upsert),) = store._table.upserts(1, 2)
     with pytest.raises(error):
-        store._write(lambda connection: connection.executemany(store._table.upsert, FailsAtTheEnd()))
+        store._write(lambda connection: connection.executemany(upsert, FailsAtTheEnd()))
     assert contents(path) == {1: 10}
     store.save_many(numbers(2), numbers(20))
     assert contents(path) == {1: 10, 2: 20}

@@ -169,7 +169,15 @@ class SQLiteStore:
         order = _table_order(self._key, keys)
         lists = [column.to_driver(keys[order]) for column in self._key]
         lists += [column.to_driver(values[order]) for column in self._value]
-        self._write(lambda connection: connection.executemany(self._table.upsert, zip(*lists, strict=True)))
+        rows = list(zip(*lists, strict=True))
+
+        def upsert(connection: sqlite3.Connection) -> None:
+            start = 0
+            for size, statement in self._table.upserts(len(rows), _variables(connection)):
+                connection.execute(statement, _joined(rows[start : start + size]))
+                start += size
+
+        self._write(upsert)
 
     def delete_many(self, keys: Array) -> None:
         """Delete those of n rows that there are, all or none. O(n log rows); raises as `save_many`."""
@@ -196,6 +204,8 @@ class SQLiteStore:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_SIZE // page}")
             connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE // 1024}")
+            # Pages as they were before a statement of many rows, lest it fails: not by way of a file.
+            connection.execute("PRAGMA temp_store = MEMORY")
         self._table.prepare(connection)
 
     def _keep_log(self, connection: sqlite3.Connection) -> None:
@@ -232,11 +242,9 @@ class SQLiteStore:
         with self._connections.reading() as opened:
             connection = opened.connection
             connection.execute("BEGIN")
-            variables = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
             start = 0
-            for size, statement in self._table.selects(count, variables):
-                asked = list(itertools.chain.from_iterable(rows[start : start + size]))
-                piece = connection.execute(statement, asked).fetchall()
+            for size, statement in self._table.selects(count, _variables(connection)):
+                piece = connection.execute(statement, _joined(rows[start : start + size])).fetchall()
                 found += [(start + at, *values) for at, *values in piece] if start else piece
                 start += size
             connection.execute("COMMIT")
@@ -285,6 +293,15 @@ def _table_order(columns: tuple[Column, ...], keys: Array) -> npt.NDArray[np.int
         elif column.kind != "raw":
             parts.append(part)
     return np.lexsort(parts[::-1]) if parts else np.arange(len(keys))
+
+
+def _variables(connection: sqlite3.Connection) -> int:
+    """Parameters that a statement may have."""
+    return connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+
+
+def _joined(rows: list[tuple[Any, ...]]) -> list[Any]:
+    return list(itertools.chain.from_iterable(rows))
 
 
 def _driver_rows(columns: tuple[Column, ...], keys: Array) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ to the disk; and NULL is how SQLite stores NaN.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -40,8 +40,11 @@ _UNITS = {
     "as": "ATTOSECONDS",
 }
 
-# Rows asked for by one SELECT, at most. A power of two: see `Table.selects`.
-_SELECT_ROWS = 256
+# Rows of one statement, at most. A power of two: see `Table._pieces`.
+_STATEMENT_ROWS = 256
+
+#: (rows, statement) for one part of a call after the other.
+Pieces = Iterator[tuple[int, str]]
 
 
 class TableDiffersError(sqlite3.ProgrammingError):
@@ -67,13 +70,12 @@ class Table:
         changes = ", ".join(f"{name} = excluded.{name}" for name in names[len(key) :])
         self.create = f"({definitions}, PRIMARY KEY ({', '.join(keys)})) WITHOUT ROWID"
         # The alias keeps a table called "excluded" apart from the rows that SQLite calls so.
-        self.upsert = (
-            f"INSERT INTO {self._place} AS t ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
-            f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
-        )
-        # Columns are named with their table: SQLite takes a quoted name it does not know for a string.
+        self._insert = f"INSERT INTO {self._place} AS t ({', '.join(names)}) VALUES"
+        self._on_conflict = f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
+        self._texts: dict[tuple[str, int], str] = {}  # of statements, by what they do and their rows
+        # Columns are named with their table: SQLite takes a quoted name it does not know for a string. One
+        # row at a time: where (k0, k1) IN (VALUES ...) is asked for, it reads the whole table.
         matches = " AND ".join(f"t.{name} = ?" for name in keys)
-        self._select_texts: dict[int, str] = {}  # by rows asked for
         self.delete = f"DELETE FROM {self._place} AS t WHERE {matches}"
 
     @property
@@ -81,23 +83,36 @@ class Table:
         """Bytes of a row, roughly."""
         return sum(column.dtype.itemsize for column in self.key + self.value)
 
-    def selects(self, count: int, variables: int) -> Iterator[tuple[int, str]]:
-        """`(rows, statement)` for pieces of `count` rows, with at most `variables` parameters each.
+    def selects(self, count: int, variables: int) -> Pieces:
+        """Statements that give (number of the row, *value columns) of those of `count` rows that there are.
 
-        A statement takes the key columns of its rows, row by row, and gives (number of the row, *value
-        columns) of those that it finds. Pieces are powers of two: few statements, which a connection keeps
-        compiled.
+        They take at most `variables` parameters each: here the key columns, row by row.
         """
-        size = _SELECT_ROWS
-        while size > 1 and size * len(self.key) > variables:
+        return self._pieces("select", self._select, len(self.key), count, variables)
+
+    def upserts(self, count: int, variables: int) -> Pieces:
+        """Statements that create or overwrite `count` rows, from the columns of key and value, row by row."""
+        return self._pieces("upsert", self._upsert, len(self.key + self.value), count, variables)
+
+    def _pieces(
+        self, what: str, make: Callable[[int], str], columns: int, count: int, variables: int
+    ) -> Pieces:
+        """Pieces are powers of two: few statements, which a connection keeps compiled. Many rows in each: the
+        driver lets the GIL go at each step of a statement, and beside a busy thread waits 5 ms to get it
+        back."""
+        size = _STATEMENT_ROWS
+        while size > 1 and size * columns > variables:
             size //= 2
         while count:
             while size > count:
                 size //= 2
-            if size not in self._select_texts:
-                self._select_texts[size] = self._select(size)
-            yield size, self._select_texts[size]
+            if (what, size) not in self._texts:
+                self._texts[what, size] = make(size)
+            yield size, self._texts[what, size]
             count -= size
+
+    def _upsert(self, size: int) -> str:
+        return f"{self._insert} {_marks(size, len(self.key + self.value))} {self._on_conflict}"
 
     def _select(self, size: int) -> str:
         marks = ", ?" * len(self.key)
@@ -154,6 +169,11 @@ class Table:
         keys = [column.name for column in self.key]
         if [name.lower() for name in primary] != [name.lower() for name in keys]:
             yield f"the primary key is ({', '.join(primary)}), not ({', '.join(keys)})"
+
+
+def _marks(rows: int, columns: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return ", ".join([row] * rows)
 
 
 def _definition(column: Column) -> str:
