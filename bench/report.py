@@ -231,11 +231,12 @@ def conditions(results: Results) -> list[str]:
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
     commit = machine["commit"]
     loop = results.ns(Subject("loop", "loop", SMALL))
+    costs = f" The loop and the making of the key's tuple alone take {cell(loop)} ns." if loop else ""
     return [
         f"{cpu.get('brand_raw', machine['processor'])}, {cpu.get('count', '?')} cores, {machine['system']} "
         f"{machine['machine']}, Python {machine['python_version']}; {versions}. "
         f"Commit {str(commit.get('id'))[:12]}{' with changes' if commit.get('dirty') else ''}, "
-        f"{machine['date'][:10]}. The loop and the making of the key's tuple alone take {cell(loop)} ns."
+        f"{machine['date'][:10]}.{costs}"
     ]
 
 
