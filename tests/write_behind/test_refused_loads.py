@@ -16,11 +16,13 @@ from write_behind.faulty_store import FaultyStore
 KEYS = 20
 
 
-def make(*damaged: int, refusal: Exception | None = None) -> tuple[FaultyStore, WriteBehindCache]:
+def make(
+    *damaged: int, refusal: Exception | None = None, **options: Any
+) -> tuple[FaultyStore, WriteBehindCache]:
     store = FaultyStore(rows={key: key * 10 for key in range(1000)})
     store.damaged = set(damaged)
     store.refusal = refusal or ValueError("damaged")
-    return store, WriteBehindCache(1000, store, flush_interval=1000.0)
+    return store, WriteBehindCache(1000, store, flush_interval=1000.0, **options)
 
 
 def overlapping_reads(store: FaultyStore, cache: WriteBehindCache) -> list[Future[Any]]:
@@ -57,17 +59,26 @@ def test_another_error_is_that_of_all() -> None:
     cache.close()
 
 
-def test_a_batch_with_a_refused_row_raises_and_keeps_nothing() -> None:
+def test_what_is_in_memory_needs_no_load() -> None:
     _store, cache = make(3)
     cache[3] = 33
     cache[7] = 77
     assert cache.get_many(np.arange(8))[0].tolist() == [0, 10, 20, 33, 40, 50, 60, 77]
     cache.close()
-    _store, cache = make(3)
-    with pytest.raises(ValueError, match="damaged"):
-        cache.get_many(np.arange(8))
-    assert len(cache) == 0
+
+
+def test_a_batch_with_a_refused_row_raises_and_does_not_keep_that_row() -> None:
+    store, cache = make(3, default=-1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="damaged"):
+            cache.get_many(np.arange(8))
+        with pytest.raises(ValueError, match="damaged"):
+            cache.increment(3)
+    assert sorted(cache) == [0, 1, 2, 4, 5, 6, 7]
+    store.damaged.clear()
+    assert cache.get_many(np.arange(8))[0].tolist() == list(range(0, 80, 10))
     cache.close()
+    assert store.saves == []
 
 
 def test_in_asyncio() -> None:
