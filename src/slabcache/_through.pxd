@@ -30,6 +30,7 @@ from slabcache._behind cimport (
 )
 from slabcache._field cimport delta_t
 from slabcache._lookahead cimport (
+    DISTANCE,
     RING_ROWS,
     column_row,
     column_t,
@@ -39,7 +40,7 @@ from slabcache._lookahead cimport (
     lookahead_start,
     lookahead_t,
 )
-from slabcache._native cimport native_copy, native_equal
+from slabcache._native cimport native_copy, native_equal, native_prefetch
 from slabcache._slab cimport rows_t, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._unsaved cimport (
@@ -56,7 +57,7 @@ cdef struct request_t:          # rows of a batch call, and what the store has f
     column_t keys
     size_t rows
     column_t values             # of each row: what was loaded, then the result
-    uint8_t *stored             # stored_t of each row
+    uint8_t *stored             # stored_t of each row; NULL, as `since`, while the store was not asked
     uint64_t *since             # of each row: number of the last write before its load
     uint8_t *found              # of each row, a result
     const char *default         # or NULL
@@ -82,8 +83,8 @@ cdef inline row_t request_row(
     it.hash = lookahead_hash(ahead, row)
     it.key = lookahead_key(ahead, &behind.slab, row)
     it.value = column_row(request.values, at)
-    it.stored = <stored_t>request.stored[at]
-    it.since = request.since[at]
+    it.stored = STORED_UNKNOWN if request.stored is NULL else <stored_t>request.stored[at]
+    it.since = 0 if request.stored is NULL else request.since[at]
     it.default = request.default
     return it
 
@@ -206,6 +207,17 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
         request.since[row] = <uint64_t>-1
 
 
+cdef inline void through_mark(
+    const lookahead_t *ahead, const behind_t *behind, size_t rows, size_t row
+) noexcept nogil:
+    """Fetch the mark that a row to come will write."""
+    cdef slot_t slot
+    if row + DISTANCE < rows:
+        slot = ahead.candidates[(row + DISTANCE) % RING_ROWS]
+        if slot != NIL:
+            native_prefetch(behind.marks + slot)
+
+
 cdef inline void put_rows(
     behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
 ) noexcept nogil:
@@ -217,6 +229,7 @@ cdef inline void put_rows(
     lookahead_start(&ahead, &behind.slab, keys, rows, True)
     for row in range(rows):
         lookahead_next(&ahead, &behind.slab, keys, rows, row, True)
+        through_mark(&ahead, &behind, rows, row)
         it.hash = lookahead_hash(&ahead, row)
         it.key = lookahead_key(&ahead, &behind.slab, row)
         behind_put(&behind, through_find(&ahead, &behind, row), &it, column_row(values, row), now, evicted)
@@ -248,6 +261,7 @@ cdef inline size_t through_edit(
     lookahead_start(&ahead, &behind.slab, request.keys, request.rows, True)
     for row in range(request.rows):
         lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, True)
+        through_mark(&ahead, &behind, request.rows, row)
         it = request_row(&request, &ahead, &behind, row, row)
         edit.delta = <const delta_t *>column_row(deltas, row)
         outcome = behind_edit(&behind, through_find(&ahead, &behind, row), &it, &edit, now)

@@ -26,6 +26,7 @@ cdef class Request:
     cdef bytes default                  # packed, or None
     cdef cnp.ndarray first              # whether a row is the first of its key; None until that matters
 
+    cdef int expect(self) except -1
     cdef request_t view(self) except *
 
 

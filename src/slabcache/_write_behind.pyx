@@ -116,12 +116,20 @@ cdef class Request:
         rows = cnp.PyArray_DIM(self.keys, 0)
         self.values = empty_rows(cache._value_schema.packed, rows)
         self.found = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_BOOL, 0)
-        self.stored = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT8, 0)
-        self.since = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
         self.purpose = purpose
+        if purpose != PURPOSE_READ:
+            self.expect()
         self.counted = counted
         self.moves = moves
         self.default = cache.default
+
+    cdef int expect(self) except -1:
+        """Make room for what the store has. A read of what is in memory needs none."""
+        cdef cnp.npy_intp rows = cnp.PyArray_DIM(self.found, 0)
+        if self.stored is None:
+            self.stored = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT8, 0)
+            self.since = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
+        return 0
 
     cdef request_t view(self) except *:
         cdef request_t request
@@ -129,8 +137,8 @@ cdef class Request:
         request.keys = column_of(self.keys, cnp.PyArray_ITEMSIZE(self.keys), rows)
         request.rows = rows
         request.values = column_of(self.values, cnp.PyArray_ITEMSIZE(self.values), rows)
-        request.stored = <uint8_t *>cnp.PyArray_DATA(self.stored)
-        request.since = <uint64_t *>cnp.PyArray_DATA(self.since)
+        request.stored = NULL if self.stored is None else <uint8_t *>cnp.PyArray_DATA(self.stored)
+        request.since = NULL if self.stored is None else <uint64_t *>cnp.PyArray_DATA(self.since)
         request.found = <uint8_t *>cnp.PyArray_DATA(self.found)
         request.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
         request.first = NULL if self.first is None else <const uint8_t *>cnp.PyArray_DATA(self.first)
@@ -143,6 +151,7 @@ cdef class Request:
         A write during the load wins, and the row is loaded once more. That must come to an end: what a fresh
         load has found was so during the call, and will do as an answer where nothing is made from it.
         """
+        self.expect()
         stored = np.where(found, STORED_FOUND, STORED_ABSENT)
         if fresh and self.loads >= LOADS_MAX:
             if self.purpose == PURPOSE_READ:
@@ -446,6 +455,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef uint64_t since
         self.usable()
         request.loads += 1
+        request.expect()
         if not request.owned:       # what is loaded must stay that of its key, whatever the caller does
             request.keys = (<object>request.keys).copy()
             request.owned = True
@@ -485,7 +495,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef rows_t *sink = NULL
         cdef request_t view
         cdef PyThreadState *state
-        cdef uint64_t count = 0
+        cdef uint64_t lacking, count = 0
         cdef bint fits
         self.writable()
         if return_evicted:
@@ -495,13 +505,13 @@ cdef class WriteBehindCore(SlabBase):
             sink = &evicted
         key_column = column_of(keys, self._key_schema.size, rows)
         value_column = column_of(values, self._value_schema.size, rows)
-        if request is not None:
-            view = request.view()
+        view.keys = key_column
+        view.rows = rows
+        view.first = NULL if request is None else request.view().first
+        view.creates = True
         state = self.enter_for_write(rows)
-        fits = <uint64_t>rows <= self.behind.slab.header.slot_count - self.behind.unsaved.count
-        if not fits and request is not None:
-            request.lacking = rows_lacking(&self.behind, &view)
-            fits = request.lacking == 0
+        lacking = rows_lacking(&self.behind, &view)
+        fits = lacking == 0
         if fits:
             count = self.slab.header.counters.evictions
             through_put(self.behind, key_column, value_column, rows, native_now(), sink)
@@ -509,6 +519,8 @@ cdef class WriteBehindCore(SlabBase):
         self.leave(state)
         self.ring_bell()
         if not fits:
+            if request is not None:
+                request.lacking = lacking
             return None
         if not return_evicted:
             return count
