@@ -366,6 +366,10 @@ cdef class WriteBehindCore(SlabBase):
         if not self.attempt_put(key, value):
             self._put_one(key, value)
 
+    def __delitem__(self, key):
+        # Here, as the slot of a type is one for both: Python code for this one slows __setitem__ down.
+        self._delete_one(key)
+
     def _attempt_increment(self, key, field, by):
         """The new value of a field, ABSENT, UNKNOWN, or NO_ROOM."""
         return self.attempt_increment(key, field, by)

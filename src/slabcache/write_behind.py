@@ -198,9 +198,6 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         """Overwrite some fields of the entry, which is loaded where need be. O(fields)."""
         self._drive(self._updating_fields(key, fields))
 
-    def __delitem__(self, key: Any) -> None:
-        self._drive(self._popping(key, _MISSING))
-
     def pop(self, key: Any, default: Any = _MISSING) -> Any:
         """Delete the entry of `key`, in the store too, and return its value, or `default`."""
         return self._drive(self._popping(key, default))
@@ -430,6 +427,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _request_one(self, key: Any, purpose: int, counted: bool = False, moves: bool = False) -> Request:
         self._check_open()
         return Request(self, self._key_schema.encode_rows([key]), purpose, counted, moves)
+
+    def _delete_one(self, key: Any) -> None:
+        self._drive(self._popping(key, _MISSING))
 
     def _put_one(self, key: Any, value: Any) -> None:
         self._drive(self._putting_one(key, value))
