@@ -40,14 +40,18 @@ class VoidStore:
 
     def __init__(self, pause: float = 0) -> None:
         self.pause = pause
+        self.rows = 0  # that it was given
 
     def load_many(self, keys: Rows) -> tuple[Rows, Any]:
         return np.zeros(len(keys), VALUE), np.zeros(len(keys), np.bool_)
 
-    def save_many(self, keys: Rows, values: Rows) -> None:  # noqa: ARG002 - as every store
+    def save_many(self, keys: Rows, values: Rows) -> None:
+        assert len(keys) == len(values)
+        self.rows += len(keys)
         sleep(self.pause)
 
-    def delete_many(self, keys: Rows) -> None:  # noqa: ARG002
+    def delete_many(self, keys: Rows) -> None:
+        self.rows += len(keys)
         sleep(self.pause)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ The server is one as `make cassandra` starts it, in a folder of its own.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import shutil
 import subprocess
@@ -139,7 +140,7 @@ def halted(quick: bool) -> Line | None:
 def available() -> bool:
     """Whether there is a driver and what a server takes; if not, that is said in a line."""
     try:
-        from slabcache.stores import CassandraStore  # noqa: F401
+        importlib.import_module("slabcache.stores.cassandra")
     except ImportError as error:
         say(f"Cassandra is left out: {error}")
         return False

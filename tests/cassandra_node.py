@@ -10,8 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cassandra import DriverException
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import ConnectionException
+
 ROOT = Path(__file__).parent.parent
 KEYSPACE = "slabcache_tests"
+
+# What the driver raises. None of them makes a cache give rows up.
+TEMPORARY = (DriverException, NoHostAvailable, ConnectionException)
 
 MakeStore = Callable[..., Any]
 Result = TypeVar("Result")
