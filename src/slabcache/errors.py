@@ -23,6 +23,9 @@ class ClosedError(ValueError):
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a store that raised it is at odds with some of the rows, and not out of order itself."""
+    """Whether a store that raised it is at odds with some of the rows, and not out of order itself.
+
+    Some errors of the system are ValueErrors as well: that a certificate has expired, for example.
+    """
     refusals = RowsRejected, ValueError, TypeError, OverflowError
-    return isinstance(error, refusals) and not isinstance(error, ClosedError)
+    return isinstance(error, refusals) and not isinstance(error, (ClosedError, OSError))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -10,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from slabcache.stores.base import Store
     from slabcache.write_behind import WriteBehindCache
 
-__all__ = ["Flusher", "OnRejected", "Room", "Saved", "deadline_after", "seconds", "seconds_until"]
+__all__ = ["Flusher", "OnRejected", "Room", "Saved", "deadline_after", "seconds", "seconds_until", "wait_for"]
 
 log = logging.getLogger("slabcache")
 
@@ -29,6 +31,7 @@ Array = np.ndarray[Any, Any]
 OnRejected = Callable[[Array, Array, BaseException], object]
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts
+LOOK_AGAIN = 1.0  # seconds
 SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
 
@@ -91,23 +94,25 @@ class Flusher:
         flush_rows: int,
         on_rejected: OnRejected | None,
     ) -> None:
-        self._cache = weakref.ref(cache, lambda _: self._awake.set())
+        # Not an Event: a signal handler may write while the main thread is about to set it.
+        self._bells: SimpleQueue[None] = SimpleQueue()
+        self._cache = weakref.ref(cache, lambda _: self._bells.put(None))
         self._held: WriteBehindCache | None = None
         self._store = store
         self._interval = int(flush_interval * 1e9)  # nanoseconds
         self._rows = flush_rows
         self._on_rejected = on_rejected
-        self._awake = threading.Event()
         self.changed = threading.Condition()  # owns all that follows; notified after each attempt
         self.freed = 0  # rows that are no longer unsaved; what writers wait for
         self.counts = Counts()
         self.last_error: BaseException | None = None
         self._until = 0  # what became dirty no later is due
         self._hurry = 0  # writers that wait for room: everything is due
-        self._batch_since: int | None = None  # of the oldest row of the batch under way
+        self._batch: Rows | None = None  # under way
         self._failures = 0  # in a row
         self._stopping = threading.Event()
-        self._waiters: list[Waiter] = []
+        self._waiters: dict[int, Waiter] = {}  # by id()
+        self._is_child = False  # of a fork: the thread is the parent's
         self._thread = threading.Thread(target=self._run, name="slabcache-flusher", daemon=True)
         self._thread.start()
 
@@ -116,7 +121,7 @@ class Flusher:
     def wake(self, cache: WriteBehindCache) -> None:
         """There is something to write: the cache is kept until it is written."""
         self._held = cache
-        self._awake.set()
+        self._bells.put(None)
 
     def wait(self, need: Room | Saved) -> bool:
         """Return when a need is met; False at its deadline."""
@@ -124,28 +129,33 @@ class Flusher:
         with self.changed:
             self._begin(need)
             try:
-                return self.changed.wait_for(lambda: self._is_met(need), seconds_until(need.deadline))
+                return wait_for(self.changed, lambda: self._is_met(need), need.deadline)
             finally:
                 self._end(need)
 
+    def is_met(self, need: Room | Saved) -> bool:
+        with self.changed:
+            return self._is_met(need)
+
     def check_may_wait(self) -> None:
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._thread and not self._is_child:
             raise RuntimeError("on_rejected runs in the thread that writes behind: it cannot wait for it")
 
     def call_when_met(self, need: Room | Saved, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back from some thread when a need is met. What is returned is to be called when nobody waits
         any more."""
+        self.check_may_wait()
         waiter = Waiter(need, callback)
         with self.changed:
             self._begin(need)
             is_met = self._is_met(need)
             if not is_met:
-                self._waiters.append(waiter)
+                self._waiters[id(waiter)] = waiter
 
         def leave() -> None:
             with self.changed:
                 self._end(need)
-                self._waiters = [other for other in self._waiters if other is not waiter]
+                self._waiters.pop(id(waiter), None)
 
         if is_met:
             callback()
@@ -154,7 +164,7 @@ class Flusher:
     def oldest(self, cache: WriteBehindCache) -> float:
         """Seconds since the oldest unsaved entry became dirty; 0.0 when there is none."""
         with self.changed:
-            since = [number for number in (self._batch_since, cache._unsaved()[3]) if number]
+            since = [number for number in (self._batch_since(), cache._unsaved()[3]) if number]
         return max(0.0, (time.monotonic_ns() - min(since)) / 1e9) if since else 0.0
 
     def reset_counts(self) -> None:
@@ -169,13 +179,17 @@ class Flusher:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._awake.set()
+        self._bells.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def forked(self) -> None:
-        """In the child: the thread is gone, and may have held the lock."""
+        """In the child: the thread is gone, and may have held the locks."""
         self.changed = threading.Condition()
+        self._bells = SimpleQueue()
+        self._waiters = {}
+        self._batch = None
+        self._is_child = True
 
     # ---- what callers wait for; all need `changed` -----------------------------------------------------
 
@@ -184,7 +198,7 @@ class Flusher:
             self._hurry += 1
         else:
             self._until = max(self._until, need.until)
-        self._awake.set()
+        self._bells.put(None)
 
     def _end(self, need: Room | Saved) -> None:
         self._hurry -= isinstance(need, Room)
@@ -195,7 +209,8 @@ class Flusher:
         cache = self._cache()
         if cache is None:
             return True
-        if self._batch_since is not None and self._batch_since <= need.until:
+        batch_since = self._batch_since()
+        if batch_since is not None and batch_since <= need.until:
             return False
         unsaved, _, _, since = cache._unsaved()
         return unsaved == 0 or since > need.until
@@ -203,9 +218,14 @@ class Flusher:
     def _tell(self) -> list[Waiter]:
         """Something has changed. Those whose need is met are to be called back without the lock."""
         self.changed.notify_all()
-        met = [waiter for waiter in self._waiters if self._is_met(waiter.need)]
-        self._waiters = [waiter for waiter in self._waiters if waiter not in met]
+        met = [waiter for waiter in self._waiters.values() if self._is_met(waiter.need)]
+        for waiter in met:
+            del self._waiters[id(waiter)]
         return met
+
+    def _batch_since(self) -> int | None:
+        """When the oldest row of the batch under way became dirty."""
+        return None if self._batch is None else int(self._batch.since.min())
 
     # ---- the thread ------------------------------------------------------------------------------------
 
@@ -214,24 +234,33 @@ class Flusher:
             cache = self._cache()
             if cache is None:
                 return
-            if not self._work(cache):
+            try:
+                self._give_back(cache)  # what an error of ours has left, if there was one
+                self._work(cache)
+                timeout = self._sleep(cache)
+            except BaseException as error:  # nothing may end the thread
+                with contextlib.suppress(BaseException):
+                    self._fail(cache, error)
                 self._stopping.wait(self._delay())  # whoever wakes it, a store that fails gets its time
                 continue
-            timeout = self._sleep(cache)
             if timeout is None:
                 del cache  # nothing to lose: it may go
-            self._awake.wait(timeout)
-            self._awake.clear()
+            self._rest(timeout)
 
-    def _work(self, cache: WriteBehindCache) -> bool:
-        """Write all that is due; False when the store fails."""
+    def _rest(self, timeout: float | None) -> None:
+        """Until a bell rings."""
+        with contextlib.suppress(Empty):
+            self._bells.get(timeout=timeout)
+            while True:
+                self._bells.get_nowait()
+
+    def _work(self, cache: WriteBehindCache) -> None:
+        """Write all that is due; what the store raises is raised."""
         while not self._stopping.is_set():
             rows = self._take(cache)
             if not len(rows.slots):
-                return True
-            if not self._write(cache, rows):
-                return False
-        return True
+                return
+            self._write(cache, rows)
 
     def _sleep(self, cache: WriteBehindCache) -> float | None:
         """Seconds until something is due, None while nothing is unsaved. The cache is told, and looked at
@@ -256,11 +285,11 @@ class Flusher:
         with self.changed:
             until = now if self._hurry else max(self._until, now - self._interval)
             rows = Rows(*cache._drain(max(until, 0), self._rows))
-            self._batch_since = int(rows.since.min()) if len(rows.slots) else None
+            self._batch = rows if len(rows.slots) else None
         return rows
 
-    def _write(self, cache: WriteBehindCache, rows: Rows) -> bool:
-        """Give a batch to the store; whether it took it. What it refuses for good is found by halving."""
+    def _write(self, cache: WriteBehindCache, rows: Rows) -> None:
+        """Give a batch to the store. What it refuses for good is found by halving."""
         deleted = rows.deleted
         parts = [part for part in (rows.part(deleted), rows.part(~deleted)) if len(part.slots)]
         while parts:
@@ -269,8 +298,7 @@ class Flusher:
                 self._save(cache, part)
             except BaseException as error:
                 if not is_refusal(error):
-                    self._fail(cache, [part, *reversed(parts)], error)
-                    return False
+                    raise
                 if len(part.slots) == 1:
                     self._reject(cache, part, error)
                 else:
@@ -278,13 +306,12 @@ class Flusher:
             else:
                 self._settle(cache, part)
         if self._failures:  # told before anybody who waits for the batch goes on
-            log.warning("%s takes rows again, after %d failed attempts", self._name(), self._failures)
+            _tell_log("%s takes rows again, after %d failed attempts", self._name(), self._failures)
         with self.changed:
-            self._batch_since = None
+            self._batch = None
             self._failures = 0
             met = self._tell()
         _call_back(met)
-        return True
 
     def _save(self, cache: WriteBehindCache, part: Rows) -> None:
         keys = _read_only(from_rows(cache._key_schema, part.keys))
@@ -306,24 +333,22 @@ class Flusher:
         _call_back(met)
 
     def _reject(self, cache: WriteBehindCache, part: Rows, error: BaseException) -> None:
-        self._settle(cache, part, saved=False)
         keys = from_rows(cache._key_schema, part.keys)
         values = from_rows(cache._value_schema, part.values)
+        self._settle(cache, part, saved=False)
         if self._on_rejected is None:
             what = "the deletion" if part.deleted[0] else "a row"
-            log.error("%s refused %s for good: key %s: %s", self._name(), what, keys[0], error)
+            text = "%s refused %s for good: key %s: %s"
+            _tell_log(text, self._name(), what, keys[0], error, level=logging.ERROR)
             return
         try:
             self._on_rejected(keys, values, error)
-        except BaseException:  # nothing may end the thread
-            log.exception("on_rejected raised")
+        except BaseException as raised:  # nothing may end the thread
+            _tell_log("on_rejected raised", level=logging.ERROR, exc_info=raised)
 
-    def _fail(self, cache: WriteBehindCache, parts: list[Rows], error: BaseException) -> None:
-        kept = Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        order = np.argsort(kept.since, kind="stable")
-        cache._restore(kept.slots[order], kept.since[order])
+    def _fail(self, cache: WriteBehindCache, error: BaseException) -> None:
+        self._give_back(cache)
         with self.changed:
-            self._batch_since = None
             self._failures += 1
             first = self._failures == 1
             self.counts.flush_errors += 1
@@ -331,7 +356,16 @@ class Flusher:
             met = self._tell()
         _call_back(met)
         if first:
-            log.warning("%s fails; rows are kept and tried again: %r", self._name(), error)
+            _tell_log("%s fails; rows are kept and tried again: %r", self._name(), error)
+
+    def _give_back(self, cache: WriteBehindCache) -> None:
+        """Rows of the batch under way that are not settled are dirty again."""
+        rows = self._batch
+        if rows is not None:
+            order = np.argsort(rows.since, kind="stable")
+            cache._restore(rows.slots[order], rows.since[order])
+            with self.changed:
+                self._batch = None
 
     def _delay(self) -> float:
         """Seconds until the next attempt: doubled after each failure, with jitter."""
@@ -357,6 +391,28 @@ def deadline_after(timeout: float | None) -> float | None:
 
 def seconds_until(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def wait_for(changed: threading.Condition, is_met: Callable[[], bool], deadline: float | None) -> bool:
+    """`changed.wait_for` until a deadline, which looks again now and then.
+
+    A signal handler of the thread that waits may have waited, too, between the look and the wait, and so
+    have taken the notification.
+    """
+    while not is_met():
+        left = seconds_until(deadline)
+        if left == 0:
+            return False
+        changed.wait(LOOK_AGAIN if left is None else min(left, LOOK_AGAIN))
+    return True
+
+
+def _tell_log(
+    text: str, *arguments: object, level: int = logging.WARNING, exc_info: BaseException | None = None
+) -> None:
+    """A handler that raises must not end the thread that writes."""
+    with contextlib.suppress(BaseException):
+        log.log(level, text, *arguments, exc_info=exc_info)
 
 
 def _read_only(rows: Array) -> Array:

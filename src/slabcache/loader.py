@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from slabcache.errors import is_refusal
-from slabcache.flusher import seconds_until
+from slabcache.errors import ClosedError, is_refusal
+from slabcache.flusher import wait_for
 from slabcache.rows import as_rows, from_rows
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ class Flight:
     """The keys of one load, and what it has found once it is `done`."""
 
     def __init__(self) -> None:
-        self.keys: list[bytes] = []  # packed
-        self.keeps = bytearray()  # whether it becomes an entry in memory, of each key
+        self.keys: dict[bytes, int] = {}  # packed, and their positions
+        self.kept: set[int] = set()  # positions of keys that become entries in memory
         self.since = -1  # number of the last write before the first of its keys was missed
         self.departed = False
+        self.is_wanted = False  # somebody waits who cannot carry it out
+        self.carrier = 0  # the thread that carries it out
         self.done = False
         self.values: Array | None = None
         self.found: Array | None = None
@@ -55,17 +57,25 @@ class Loads(NamedTuple):
 
 
 class Loader:
-    """Thread safety: every method may be called from any thread. Whoever waits first carries out a load."""
+    """Thread safety: every method may be called from any thread.
+
+    Whoever waits first carries out a load, but for the main thread and event loops: what a signal handler
+    raises, such as KeyboardInterrupt, would leave it half done. Threads of ours do it for these.
+    """
 
     def __init__(self, cache: WriteBehindCache, store: Store) -> None:
         self._cache = weakref.ref(cache)
         self._store = store
         self._key_schema = cache._key_schema
         self._value_schema = cache._value_schema
+        self._submitting = threading.Lock()
+        self._submitter = 0  # the thread that holds it
         self._changed = threading.Condition()  # owns all that follows
         self._places: dict[bytes, Place] = {}  # of keys that are being loaded, or will be
         self._next = Flight()
-        self._running = 0
+        self._carriers: list[int] = []  # threads, one for each load under way
+        self._threads_ended = False
+        self._is_closed = False
         self._threads: ThreadPoolExecutor | None = None
 
     def submit(self, cache: WriteBehindCache, request: Request) -> Loads:
@@ -74,33 +84,42 @@ class Loader:
         What is missing is found with the lock held, and a flight has its rows kept before it lands: so each
         key is in memory, or on its way, or missed by everybody.
         """
-        with self._changed:
-            rows, keys, since = cache._missing(request)
-            places = []
-            for key in np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist():
-                place = self._places.get(key)
-                if place is None:
-                    flight = self._next
-                    place = self._places[key] = flight, len(flight.keys)
-                    flight.keys.append(key)
-                    flight.keeps.append(False)
-                    flight.since = since if flight.since < 0 else min(flight.since, since)
-                if request.keeps:
-                    place[0].keeps[place[1]] = True
-                places.append(place)
-            return Loads(rows, places, {flight for flight, _ in places if not flight.departed})
+        me = threading.get_ident()
+        if self._submitter == me:
+            raise RuntimeError(
+                "a signal handler cannot load a row while it interrupts the start of another load"
+            )
+        with self._submitting:
+            self._submitter = me
+            try:
+                with self._changed:
+                    rows, keys, since = cache._missing(request)
+                    packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
+                    places = [self._place(key, since) for key in packed]
+                    if request.keeps:
+                        for flight, position in places:
+                            flight.kept.add(position)
+                    return Loads(rows, places, {flight for flight, _ in places if not flight.departed})
+            finally:
+                self._submitter = 0
+
+    def _place(self, key: bytes, since: int) -> Place:
+        """Where a key will be found; the next flight takes it if no other does. Needs the lock."""
+        place = self._places.get(key)
+        if place is None:
+            flight = self._next
+            flight.since = since if flight.since < 0 else min(flight.since, since)
+            # It may be there already, if an interrupt came before the next line.
+            position = flight.keys.setdefault(key, len(flight.keys))
+            place = self._places[key] = flight, position
+        return place
 
     def wait(self, flights: Iterable[Flight]) -> None:
         """Return when all flights are done; what one of them raised as a whole is raised."""
         for flight in flights:
-            while True:
-                with self._changed:
-                    while not flight.done and not (flight is self._next and self._running < LOADS):
-                        self._changed.wait()
-                    if flight.done:
-                        break
-                    self._depart()
-                self._fly(flight)
+            while not flight.done:
+                if self._boards(flight):
+                    self._fly(flight)
             if flight.error is not None:
                 raise flight.error
 
@@ -109,44 +128,88 @@ class Loader:
         with self._changed:
             if not flight.done:
                 flight.callbacks.append(callback)
-                self._start_waiting_flight()
-                return
+                flight.is_wanted = True
+                if self._start_next() or flight.departed:
+                    return
+                flight.callbacks.clear()
+                self._depart().error = RuntimeError("the interpreter ends: nothing more is loaded")
+                self._land(flight)
         callback()
 
     def close(self, deadline: float | None) -> None:
-        """Wait for the loads under way, but not after the deadline, and end the threads of ours."""
+        """Wait for the loads under way, but not after the deadline, and end the threads of ours. A load that
+        has not begun fails."""
+        me = threading.get_ident()
         with self._changed:
-            self._changed.wait_for(lambda: self._running == 0, seconds_until(deadline))
+            self._is_closed = True
+            wait_for(self._changed, lambda: all(carrier == me for carrier in self._carriers), deadline)
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)
 
+    # ---- departures; but for the last, all need the lock -----------------------------------------------
+
+    def _may_depart(self, flight: Flight) -> bool:
+        """A load that uses the cache itself does not wait for its own end."""
+        is_nested = threading.get_ident() in self._carriers
+        return flight is self._next and (len(self._carriers) < LOADS or is_nested)
+
     def _depart(self) -> Flight:
-        """The next flight starts; a new one gathers keys. Needs the lock."""
+        """The next flight starts; a new one gathers keys."""
         flight, self._next = self._next, Flight()
         flight.departed = True
-        self._running += 1
+        flight.carrier = threading.get_ident()
+        self._carriers.append(flight.carrier)
         return flight
 
-    def _start_waiting_flight(self) -> None:
-        """Start the next flight in a thread of ours if an event loop waits for it. Needs the lock."""
-        if self._next.callbacks and self._running < LOADS:
+    def _start_next(self) -> bool:
+        """Have the next flight carried out by a thread of ours if it is wanted; False when there are no more
+        such threads, as the interpreter ends."""
+        if self._next.is_wanted and len(self._carriers) < LOADS:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(LOADS, thread_name_prefix="slabcache-load")
-            flight = self._depart()
             try:
-                self._threads.submit(self._fly, flight)
-            except RuntimeError as error:  # the interpreter is about to end
-                flight.error = error
-                self._land(flight)
+                self._threads.submit(self._carry)
+            except RuntimeError:
+                self._threads_ended = True
+                self._changed.notify_all()
+        return not self._threads_ended
+
+    def _boards(self, flight: Flight) -> bool:
+        """Wait until a flight is done, or this thread is to carry it out."""
+        with self._changed:
+            if flight.carrier == threading.get_ident():
+                raise RuntimeError("load_many asks the cache for a row that it is loading")
+            if threading.current_thread() is threading.main_thread():
+                flight.is_wanted = True
+                if self._start_next():
+                    wait_for(self._changed, lambda: flight.done or self._threads_ended, None)
+                    return False
+            wait_for(self._changed, lambda: flight.done or self._may_depart(flight), None)
+            if flight.done:
+                return False
+            self._depart()
+            return True
+
+    # ---- a load ----------------------------------------------------------------------------------------
+
+    def _carry(self) -> None:
+        """What a thread of ours does: it gets no signals."""
+        with self._changed:
+            if not self._next.is_wanted or len(self._carriers) >= LOADS:
+                return  # another has taken it, or will be followed by it
+            flight = self._depart()
+        self._fly(flight)
 
     def _fly(self, flight: Flight) -> None:
         try:
+            if self._is_closed:
+                raise ClosedError("the cache is closed")
             self._load(flight)
             self._keep(flight)
         except Exception as error:
             flight.error = error
-        except BaseException:  # an interrupt is for this thread; the others have only lost their load
+        except BaseException:  # is for this thread; the others have only lost their load
             flight.error = RuntimeError("the thread that carried out this load was interrupted; try again")
             raise
         finally:
@@ -183,21 +246,21 @@ class Loader:
         """Create the entries of a load."""
         assert flight.values is not None
         assert flight.found is not None
-        kept = np.frombuffer(flight.keeps, np.bool_).copy()
-        kept[list(flight.refused)] = False
+        kept = sorted(set(flight.kept).difference(flight.refused))
         cache = self._cache()
-        if cache is not None and not cache.closed and kept.any():
+        if cache is not None and not cache.closed and kept:
             packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
             cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.since)
 
     def _land(self, flight: Flight) -> None:
         with self._changed:
             for key in flight.keys:
-                del self._places[key]
+                self._places.pop(key, None)  # an interrupt may have come before it was there
             flight.done = True
-            self._running -= 1
+            flight.carrier = 0
+            self._carriers.remove(threading.get_ident())
             self._changed.notify_all()
-            self._start_waiting_flight()
+            self._start_next()
         for callback in flight.callbacks:
             callback()
 

@@ -7,6 +7,7 @@ there. The calls of this file wait for it by blocking, those of `aio.py` in an e
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
@@ -161,9 +162,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self.store = store
         self._loader = Loader(self, store)
         self._closing = threading.RLock()  # held by the one who closes
+        self._is_over = False  # it has been closed, and the store too
         self._flusher = Flusher(self, store, interval, rows, on_rejected)
         _open_caches[id(self)] = self
-        _flush_with_multiprocessing()
+        _flush_before_others_end()
 
     # ---- what it is ------------------------------------------------------------------------------------
 
@@ -265,7 +267,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self._drive(self._flushing(deadline_after(timeout)))
 
     def close(self, timeout: float | None = None) -> None:
-        """Flush, wait for loads under way, close the store, and refuse all further calls but `stats()`.
+        """Flush, close the store, and refuse all further calls but `stats()`.
+
+        Loads under way are waited for until `timeout` is over; those who asked for them get ClosedError.
 
         Nothing more happens the second time. Whoever calls it meanwhile waits until the first has ended.
 
@@ -285,23 +289,32 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             self._closing.release()
 
     def _close_once(self, deadline: float | None) -> None:
-        if self.closed:
-            return
+        """Each step may be interrupted, also by a handler that closes; the next call goes on from there."""
         if self._forked:
             self._close()
             return
-        self._drive(self._flushing(deadline))
-        if not self._close():  # a signal handler has, meanwhile
+        if not self.closed:
+            self._drive(self._flushing(deadline))
+            self._close()
+        if self._is_over:
             return
         try:
             self._drive(self._saving(deadline))  # writes that came in between
         except BaseException:
             self._reopen()
             raise
-        _open_caches.pop(id(self), None)
-        self._flusher.stop()
         self._loader.close(deadline)
-        self.store.close()
+        if not self._is_over:
+            self.store.close()
+            self._is_over = True
+            _open_caches.pop(id(self), None)
+            self._flusher.stop()
+
+    def _exit_deadline(self) -> float:
+        """Of all steps by which the interpreter is left."""
+        global _ends_at
+        _ends_at = _ends_at or time.monotonic()
+        return _ends_at + self._exit_timeout
 
     def __enter__(self) -> WriteBehindCache:
         self._check_open()
@@ -536,6 +549,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
 MutableMapping.register(WriteBehindCache)
 
+_ends_at: float | None = None  # when the interpreter began to end
 _finalized = 0  # the process whose end has been provided for
 _open_caches: weakref.WeakValueDictionary[int, WriteBehindCache] = weakref.WeakValueDictionary()
 
@@ -554,20 +568,36 @@ def _shape(keys: Any, request: Request) -> tuple[int, ...]:
 
 
 def _flush_at_exit() -> None:
+    """Close what is open, also where another thread is about to."""
     for cache in list(_open_caches.values()):
-        if cache.closed or cache._forked:
+        if cache._forked:
             continue
         try:
-            cache.close(cache._exit_timeout)
+            cache.close(seconds_until(cache._exit_deadline()))
         except TimeoutError as error:
             log.error("leaving the interpreter: %s", error)
         except Exception:
             log.exception("leaving the interpreter: the cache could not be closed")
 
 
-def _flush_with_multiprocessing() -> None:
-    """Before Python 3.13 a process that `multiprocessing` has forked ends without `atexit`."""
+def _flush_while_threads_work() -> None:
+    """The first thing at the end: soon `concurrent.futures` takes no more work, and stores may need that.
+    Threads go on and may write, so nothing is closed yet."""
+    for cache in list(_open_caches.values()):
+        if not (cache.closed or cache._forked):
+            with contextlib.suppress(Exception):  # told when it is closed
+                cache.flush(seconds_until(cache._exit_deadline()))
+
+
+def _flush_before_others_end() -> None:
+    """Handlers run in reverse order. So ours is put last whenever there is a new cache: those of what its
+    store is made of, as of the driver for Cassandra, run after it.
+
+    Before Python 3.13 a process that `multiprocessing` has forked ends without `atexit`.
+    """
     global _finalized
+    atexit.unregister(_flush_at_exit)
+    atexit.register(_flush_at_exit)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None and _finalized != os.getpid():
         _finalized = os.getpid()
@@ -575,12 +605,17 @@ def _flush_with_multiprocessing() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _ends_at
+    _ends_at = None
     for cache in list(_open_caches.values()):
         cache._loader = Loader(cache, cache.store)
         cache._closing = threading.RLock()
         cache._flusher.forked()
 
 
-atexit.register(_flush_at_exit)
+# No public call of Python's has a function run before concurrent.futures gives up.
+_register = getattr(threading, "_register_atexit", None)
+if _register is not None:
+    _register(_flush_while_threads_work)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -209,3 +209,59 @@ def test_close_waits_for_loads_under_way() -> None:
         assert store.closed == 1
         with pytest.raises(ClosedError):
             read.result()
+
+
+def test_leaving_the_interpreter_while_another_thread_closes() -> None:
+    done = run(
+        """
+        import threading
+        store.gate.clear()
+        threading.Thread(target=cache.close, daemon=True).start()
+        store.saving.wait()
+        cache[3] = 30
+        store.gate.set()
+        while not cache.closed:
+            pass
+        """
+    )
+    assert done.stdout == "saved 1\nsaved 1\n", done.stderr
+
+
+def test_leaving_the_interpreter_flushes_while_what_the_store_needs_is_there() -> None:
+    """Thread pools take no work soon after, and drivers have handlers of their own."""
+    done = run(
+        """
+        import atexit
+        from concurrent.futures import ThreadPoolExecutor
+        cache.close()
+
+        class Driver(Printing):
+            pool = ThreadPoolExecutor(1)
+            def __init__(self):
+                super().__init__()
+                atexit.register(self.shut_down)
+            def shut_down(self):
+                self.failure = OSError("the driver has ended")
+            def save_many(self, keys, values):
+                self.pool.submit(super().save_many, keys, values).result()
+
+        driver = Driver()
+        cache = WriteBehindCache(8, driver, flush_interval=1000, exit_timeout=5)
+        cache[5] = 50
+
+        class Late(Printing):
+            def __init__(self):
+                super().__init__()
+                atexit.register(self.shut_down)
+            shut_down = Driver.shut_down
+
+        late = WriteBehindCache(8, Late(), flush_interval=1000, exit_timeout=5)
+        import threading
+        def write_late():
+            threading.main_thread().join()
+            late[6] = 60
+        threading.Thread(target=write_late).start()
+        """
+    )
+    assert done.stdout == "saved 1\n" * 3, done.stderr
+    assert "leaving" not in done.stderr

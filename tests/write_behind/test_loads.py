@@ -221,7 +221,7 @@ def test_what_only_looks_keeps_nothing_and_a_read_that_joins_it_does() -> None:
         look = pool.submit(cache.peek, 1)
         store.loading.wait()
         read = pool.submit(cache.get, 1)
-        while not cache._loader._places[b"\x01" + bytes(7)][0].keeps[0]:
+        while not cache._loader._places[b"\x01" + bytes(7)][0].kept:
             pass
         store.gate.set()
         assert (look.result(), read.result()) == (10, 10)

@@ -196,7 +196,7 @@ class CassandraStore:
         try:
             self._shared.open()
         except _UNREACHABLE as error:
-            if isinstance(error, NoHostAvailable) and any(map(_is_refusal, error.errors.values())):
+            if any(map(_is_refusal, _errors_of(error))):
                 raise
             logger.warning("%r cannot be reached yet: %s", self, error)
 
@@ -251,7 +251,7 @@ class CassandraStore:
             opened = self._open()
             stamps = itertools.repeat(opened.ready.timestamps.next(), len(keys))
             rows = list(zip(*columns, stamps, strict=True))
-            self._write(opened.session, opened.ready.insert, rows, partition_at=0)
+            self._write(opened, opened.ready.insert, rows, partition_at=0)
 
     def delete_many(self, keys: Array) -> None:
         """Delete those of n rows that there are; O(n)."""
@@ -260,7 +260,7 @@ class CassandraStore:
             opened = self._open()
             stamp = opened.ready.timestamps.next()
             rows = [(stamp, *key) for key in named if key[0] != b""]
-            self._write(opened.session, opened.ready.delete, rows, partition_at=1)
+            self._write(opened, opened.ready.delete, rows, partition_at=1)
 
     def close(self) -> None:
         """Give connections back, when the calls under way have ended. More calls raise `ClosedError`, but for
@@ -294,20 +294,30 @@ class CassandraStore:
                 some = group[at : at + _SELECT_ROWS_MAX]
                 yield ready.select_some, (partition, [key[1] if one_column else key[1:] for key in some])
 
-    def _write(
-        self, session: Session, statement: Any, rows: list[tuple[Any, ...]], partition_at: int
-    ) -> None:
-        _, errors = self._run(session, self._batches(statement, rows, partition_at))
+    def _write(self, opened: Opened, statement: Any, rows: list[tuple[Any, ...]], partition_at: int) -> None:
+        errors = self._attempt(opened, statement, rows, partition_at)
         if not errors:
             return
-        # An error that may pass hides those that will not: they come again when the call is repeated.
+        # A node calls a request invalid for its rows, and also when the table is gone or altered, or when the
+        # node itself is behind with that. So it must say so again when all have the same table, and it fits.
+        if self._differences(opened.session):
+            raise errors[0]
+        names = self._table[:2]
+        opened.cluster.refresh_table_metadata(*names, max_schema_agreement_wait=_SCHEMA_TIMEOUT)
+        errors = self._attempt(opened, statement, rows, partition_at)
+        if errors:
+            raise RowsRejected(str(errors[0])) from errors[0]
+
+    def _attempt(
+        self, opened: Opened, statement: Any, rows: list[tuple[Any, ...]], partition_at: int
+    ) -> list[Exception]:
+        """Send rows; the errors that may be for good. One that may pass is raised and hides the others, which
+        come again when the call is repeated."""
+        _, errors = self._run(opened.session, self._batches(statement, rows, partition_at))
         for error in errors:
             if not isinstance(error, InvalidRequest):
                 raise error
-        # The server calls a request invalid for its rows, and also when the table is gone or altered.
-        if self._differences(session):
-            raise errors[0]
-        raise RowsRejected(str(errors[0])) from errors[0]
+        return errors
 
     def _batches(
         self, statement: Any, rows: list[tuple[Any, ...]], partition_at: int
@@ -378,7 +388,13 @@ def _partitions(rows: list[tuple[Any, ...]], at: int) -> dict[Any, list[tuple[An
     return groups
 
 
-def _is_refusal(error: Exception) -> bool:
+def _errors_of(error: Exception) -> list[object]:
+    """What the nodes have said, as far as the driver tells."""
+    errors = getattr(error, "errors", None)
+    return list(errors.values()) if isinstance(errors, Mapping) else []
+
+
+def _is_refusal(error: object) -> bool:
     """A node was there, and would not talk: waiting does not help."""
     # The driver makes another error of Python's for certificates, and leaves but its text.
     return isinstance(error, AuthenticationFailed) or "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -1,0 +1,294 @@
+"""What comes from outside at a bad moment: interrupts, signal handlers, errors of logging, memory and TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import logging
+import signal
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slabcache import ClosedError, flusher, loader
+from write_behind.faulty_store import FaultyStore, make
+
+
+@contextmanager
+def on_signal(handler: Any) -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+# ---- loads -------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_leaves_no_load_behind() -> None:
+    """At each line of the loader, one after the other, until a load gets by without meeting it.
+
+    But not at `with` and `try` themselves: tracing stops where nothing is protected, signals do not.
+    """
+    _, cache = make(FaultyStore(rows={key: key for key in range(1200)}), capacity=2000)
+    key = lines = 0
+    interrupted = True
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        nonlocal lines, interrupted
+        if frame.f_code.co_filename != loader.__file__:
+            return None
+        source = linecache.getline(loader.__file__, frame.f_lineno).split()
+        if event == "line" and source[0] not in ("with", "try:"):
+            lines -= 1
+            if lines == 0:
+                interrupted = True
+                raise KeyboardInterrupt
+        return trace
+
+    with ThreadPoolExecutor(1) as pool:
+        while interrupted:
+            key += 1
+            lines, interrupted = key, False
+            sys.settrace(trace)
+            try:
+                cache.get(key)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(None)
+            assert pool.submit(cache.get_many, [key, key + 400]).result(60)[1].all()
+            assert cache.get(key + 800) == key + 800
+    assert key > 20
+    cache.close(60)
+
+
+def test_a_signal_handler_may_read_what_its_thread_is_loading() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    read: list[int] = []
+    store.after_load = lambda: signal.raise_signal(signal.SIGUSR1)
+    with on_signal(lambda *_: read.append(cache[1])):
+        assert cache[1] == 10
+        while not read:
+            time.sleep(0.001)
+    assert read == [10]
+    cache.close()
+
+
+def test_a_store_may_ask_the_cache_for_other_rows() -> None:
+    store, cache = make(FaultyStore(rows={key: key for key in range(40)}), capacity=100)
+    both = threading.Barrier(2)
+
+    class Asking(FaultyStore):
+        def load_many(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            if keys[0] < 10:
+                both.wait()
+                assert cache.increment(int(keys[0]) + 20) == keys[0] + 21
+            return super().load_many(keys)
+
+    cache.close()
+    store, cache = make(Asking(rows=store.rows), capacity=100)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.get, 1)
+        store_began = both.n_waiting
+        while both.n_waiting == store_began == 0:
+            pass
+        assert pool.submit(cache.get, 2).result() == 2
+        assert first.result() == 1
+    cache.close()
+
+
+def test_a_store_that_asks_for_the_row_it_is_loading_is_told() -> None:
+    store, cache = make()
+    store.after_load = lambda: cache[1]
+    with pytest.raises(RuntimeError, match="that it is loading"):
+        cache.get(1)
+    cache.close()
+
+
+def test_a_load_that_has_not_begun_fails_when_the_cache_closes() -> None:
+    store, cache = make(FaultyStore(rows={key: key for key in range(9)}))
+    store.gate.clear()
+    with ThreadPoolExecutor(4) as pool:
+        reads = []
+        for key in range(3):
+            store.loading.clear()
+            reads.append(pool.submit(cache.get, key))
+            if key < 2:
+                store.loading.wait()
+        while len(cache._loader._places) < 3:
+            pass
+        closing = pool.submit(cache.close)
+        while not cache._loader._is_closed:
+            pass
+        store.gate.set()
+        closing.result()
+        for read in reads:
+            with pytest.raises(ClosedError):
+                read.result()
+    assert [keys for load in store.loads for keys in load] == [0, 1]
+
+
+# ---- the thread that writes --------------------------------------------------------------------------
+
+
+class Broken(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("the disk of the log is full")
+
+
+def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    handler = Broken()
+    logging.getLogger("slabcache").addHandler(handler)
+    try:
+        store, cache = make()
+        store.failure = OSError("down")
+        cache[1] = 1
+        with pytest.raises(TimeoutError):
+            cache.flush(0.05)
+        store.failure = None
+        store.refused = {2}
+        cache[2] = 2
+        cache.flush(60)
+        assert store.rows == {1: 1}
+        cache.close(60)
+    finally:
+        logging.getLogger("slabcache").removeHandler(handler)
+
+
+def test_an_error_of_our_own_keeps_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when memory is short between the store's calls."""
+    store, cache = make(flush_rows=4)
+    part, calls = flusher.Rows.part, iter(range(100))
+
+    def short_of_memory(rows: flusher.Rows, which: Any) -> flusher.Rows:
+        if next(calls) in (0, 3):
+            raise MemoryError
+        return part(rows, which)
+
+    monkeypatch.setattr(flusher.Rows, "part", short_of_memory)
+    cache.put_many(range(10), range(10))
+    cache.flush(60)
+    assert store.rows == {key: key for key in range(10)}
+    assert cache.stats().flush_errors == 2
+    cache._check()
+    cache.close(60)
+
+
+def test_an_error_of_the_system_is_no_refusal() -> None:
+    """Though it is a ValueError, too."""
+    store, cache = make()
+    store.failure = ssl.SSLCertVerificationError("certificate has expired")
+    cache[1] = 1
+    with pytest.raises(TimeoutError):
+        cache.flush(0.05)
+    store.failure = None
+    cache.close()
+    assert store.rows == {1: 1}
+
+
+@pytest.mark.parametrize("call", ["aflush", "aclose"])
+def test_on_rejected_cannot_wait_in_an_event_loop_either(call: str) -> None:
+    answers: list[str] = []
+
+    def wait(*_: object) -> None:
+        try:
+            asyncio.run(getattr(cache, call)())
+        except RuntimeError as error:
+            answers.append(str(error))
+
+    store, cache = make(on_rejected=wait)
+    store.refused = {5}
+    cache.put_many([5, 6], [5, 6])
+    cache.flush(60)
+    assert len(answers) == 1
+    assert "cannot wait" in answers[0]
+    cache.close()
+    assert store.rows == {6: 6}
+
+
+def test_a_signal_handler_may_write_and_flush_at_any_moment() -> None:
+    store, cache = make(flush_interval=0.0)
+    numbers = iter(range(10_000, 20_000))
+
+    def handler(*_: object) -> None:
+        key = next(numbers)
+        cache[key] = key
+        cache.flush(60)
+
+    def kick() -> None:
+        while not done.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+            time.sleep(0.0005)
+
+    done = threading.Event()
+    kicker = threading.Thread(target=kick)
+    with on_signal(handler):
+        kicker.start()
+        try:
+            for key in range(300):
+                cache[key] = key
+                cache.flush(60)
+        finally:
+            done.set()
+            kicker.join()
+    cache.close()
+    written = next(numbers)
+    assert store.rows == {key: key for key in [*range(300), *range(10_000, written)]}
+
+
+# ---- the end -----------------------------------------------------------------------------------------
+
+
+def test_a_close_that_was_interrupted_goes_on_the_next_time() -> None:
+    store, cache = make(FaultyStore(rows={1: 10}))
+    store.gate.clear()
+    with ThreadPoolExecutor(1) as pool, on_signal(interrupt):
+        read = pool.submit(cache.get, 1)
+        store.loading.wait()
+        main = threading.main_thread().ident
+        assert main is not None
+
+        def interrupt_close() -> None:
+            while not cache._loader._is_closed:
+                time.sleep(0.001)
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+        threading.Thread(target=interrupt_close).start()
+        with pytest.raises(KeyboardInterrupt):
+            cache.close()
+        assert (cache.closed, store.closed) == (True, 0)
+        store.gate.set()
+        cache.close()
+        assert store.closed == 1
+        with pytest.raises(ClosedError):
+            read.result()
+
+
+def test_asyncio_calls_without_patience_look_once() -> None:
+    async def main() -> None:
+        store, cache = make()
+        await cache.aflush(0)
+        await cache.aset(1, 1)
+        store.gate.clear()
+        with pytest.raises(TimeoutError):
+            await cache.aflush(0)
+        store.gate.set()
+        await cache.aflush()
+        await cache.aclose(0)
+        assert store.closed == 1
+
+    asyncio.run(main())
