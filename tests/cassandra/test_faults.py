@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from cassandra_node import TEMPORARY, MakeStore, Node, patiently
+from cassandra_node import KEYSPACE, TEMPORARY, MakeStore, Node, patiently
 from scripts import run
 from slabcache.errors import RowsRejected
 
@@ -181,3 +181,36 @@ def test_a_forked_child_opens_its_own(make_store: MakeStore, node: Node, exits: 
     store = make_store()
     told = run(FORK, node.facts["host"], node.facts["port"], store._table.keyspace, exits)
     assert told == "done\n"
+
+
+def test_a_datacenter_that_is_not_there(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    """As no node of it can be reached. It may come."""
+    with caplog.at_level(logging.WARNING, "slabcache"):
+        store = make_store(datacenter="nowhere")
+    assert "cannot be reached yet" in caplog.text
+    with pytest.raises(TEMPORARY):
+        store.load_many(np.array([1], "u8"))
+
+
+LEAVE = """
+    import sys, time
+    {imports}
+    from slabcache import WriteBehindCache
+    from slabcache.stores import CassandraStore
+    host, port, keyspace, first = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    store = CassandraStore(host, port=port, keyspace=keyspace, table="leave", key="u8", value="u8")
+    cache = WriteBehindCache(10, store, flush_interval=1000, exit_timeout=60)
+    cache[first] = cache[first + 1] = 7
+"""
+
+
+@pytest.mark.parametrize(("imports", "first"), [("", 10), ("import cassandra.cluster", 20)])
+def test_leaving_the_interpreter_saves_all(
+    make_store: MakeStore, node: Node, imports: str, first: int
+) -> None:
+    """Although the driver has a handler for that, too."""
+    store = make_store(table="leave", create=True, replication=1)
+    run(LEAVE.format(imports=imports), node.facts["host"], node.facts["port"], KEYSPACE, first)
+    values, found = store.load_many(np.arange(first, first + 2, dtype="u8"))
+    assert found.all()
+    assert values.tolist() == [7, 7]

@@ -138,6 +138,25 @@ def test_a_row_that_is_too_large_for_the_server(make_store: MakeStore) -> None:
         store.save_many(np.array([(1, 1)], PAIR), np.zeros(1, "V60000"))
 
 
+def test_a_node_that_is_behind_with_the_schema_refuses_no_row(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what it says of rows; when asked, all is as it should be."""
+    store = make_store("u8", "u8", table="behind", create=True, replication=1)
+    key = np.array([1], "u8")
+    store.save_many(key, key)
+    find_differences = store._differences
+
+    def come_up(session: Any) -> list[str]:
+        make_store("u8", "u8", table="behind", create=True, replication=1)
+        return find_differences(session)
+
+    monkeypatch.setattr(store, "_differences", come_up)
+    execute(store, f"DROP TABLE {KEYSPACE}.behind")
+    store.save_many(key, key)
+    assert store.load_many(key)[0].tolist() == [1]
+
+
 @pytest.mark.parametrize("gone", ["TABLE {0}.t", "KEYSPACE {0}"])
 def test_a_table_that_is_gone_refuses_no_row(make_store: MakeStore, gone: str) -> None:
     """It may come back, and then the store goes on."""
