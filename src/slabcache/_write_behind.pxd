@@ -11,6 +11,11 @@ from slabcache._through cimport request_t
 from slabcache._unsaved cimport behind_t
 
 
+cdef struct room_t:             # rows of a change
+    uint64_t needed             # that become unsaved
+    uint64_t lacking            # of them, those that find no room
+
+
 cdef class Request:
     cdef readonly cnp.ndarray keys      # packed
     cdef readonly cnp.ndarray values    # packed: of each row what was loaded, then the result
@@ -20,7 +25,7 @@ cdef class Request:
     cdef bint owned             # `keys` belongs to nobody else
     cdef int purpose
     cdef int loads                      # how often rows were missing
-    cdef readonly uint64_t lacking      # rows that a change found no room for
+    cdef room_t room                    # what the last attempt of a change has found
     cdef readonly bint counted, moves   # of a read
     cdef size_t done                    # rows of a read that have run
     cdef bytes default                  # packed, or None

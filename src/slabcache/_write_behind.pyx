@@ -177,6 +177,16 @@ cdef class Request:
         return self.first is not None
 
     @property
+    def needed(self):
+        """Rows that a change that found too little room would make unsaved."""
+        return self.room.needed
+
+    @property
+    def lacking(self):
+        """Of them, those that it found no room for."""
+        return self.room.lacking
+
+    @property
     def keeps(self):
         """Whether what is loaded becomes an entry in memory."""
         return self.moves or self.purpose != PURPOSE_READ
@@ -499,7 +509,8 @@ cdef class WriteBehindCore(SlabBase):
         cdef rows_t *sink = NULL
         cdef request_t view
         cdef PyThreadState *state
-        cdef uint64_t lacking, count = 0
+        cdef uint64_t count = 0
+        cdef room_t room
         cdef bint fits
         self.writable()
         if return_evicted:
@@ -514,8 +525,8 @@ cdef class WriteBehindCore(SlabBase):
         view.first = NULL if request is None else request.view().first
         view.creates = True
         state = self.enter_for_write(rows)
-        lacking = rows_lacking(&self.behind, &view)
-        fits = lacking == 0
+        room = room_for(&self.behind, &view)
+        fits = room.lacking == 0
         if fits:
             count = self.slab.header.counters.evictions
             through_put(self.behind, key_column, value_column, rows, native_now(), sink)
@@ -524,7 +535,7 @@ cdef class WriteBehindCore(SlabBase):
         self.ring_bell()
         if not fits:
             if request is not None:
-                request.lacking = lacking
+                request.room = room
             return None
         if not return_evicted:
             return count
@@ -552,7 +563,7 @@ cdef class WriteBehindCore(SlabBase):
             delta_column.stride = 0
         view = request.view()
         state = self.enter_for_write(rows)
-        status = prepare(&self.behind, &view, missing_data, &request.lacking)
+        status = prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
             done = through_edit(self.behind, view, edit, delta_column, result_column, native_now())
         self.leave(state)
@@ -575,7 +586,7 @@ cdef class WriteBehindCore(SlabBase):
         edit.count = schema.count
         view = request.view()
         self.lock_for_write()
-        status = prepare(&self.behind, &view, &missing, &request.lacking)
+        status = prepare(&self.behind, &view, &missing, &request.room)
         if status == STATUS_DONE:
             row = only_row(&self.behind, &view)
             view.found[0] = OUTCOME_FOUND == behind_edit(
@@ -597,7 +608,7 @@ cdef class WriteBehindCore(SlabBase):
         self.writable()
         view = request.view()
         self.lock_for_write()
-        status = prepare(&self.behind, &view, &missing, &request.lacking)
+        status = prepare(&self.behind, &view, &missing, &request.room)
         if status != STATUS_MISSING:
             row = only_row(&self.behind, &view)
             if row.stored == STORED_SEEN:
@@ -628,7 +639,7 @@ cdef class WriteBehindCore(SlabBase):
         self.writable()
         view = request.view()
         state = self.enter_for_write(rows)
-        status = prepare(&self.behind, &view, missing_data, &request.lacking)
+        status = prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
             through_delete(self.behind, view, native_now())
         self.leave(state)
@@ -774,21 +785,22 @@ cdef row_t only_row(behind_t *behind, request_t *request) noexcept nogil:
     return row
 
 
-cdef uint64_t rows_lacking(behind_t *behind, request_t *request) noexcept nogil:
-    """How many rows a change lacks room for. Needs the lock."""
-    cdef uint64_t needed, free = behind.slab.header.slot_count - behind.unsaved.count
-    if request.rows <= free:
-        return 0
-    needed = through_room(behind[0], request[0])
-    return needed - free if needed > free else 0
+cdef room_t room_for(behind_t *behind, request_t *request) noexcept nogil:
+    """The room that a change takes, counted only where it may be short. Needs the lock."""
+    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
+    cdef room_t room = room_t(request.rows, 0)
+    if request.rows > free:
+        room.needed = through_room(behind[0], request[0])
+        room.lacking = room.needed - free if room.needed > free else 0
+    return room
 
 
-cdef int prepare(behind_t *behind, request_t *request, int64_t *missing, uint64_t *lacking) noexcept nogil:
+cdef int prepare(behind_t *behind, request_t *request, int64_t *missing, room_t *room) noexcept nogil:
     """Whether all rows of a change are known and have room; then nothing stops it. Needs the lock."""
     if through_missing(behind[0], request[0], 0, missing):
         return STATUS_MISSING
-    lacking[0] = rows_lacking(behind, request)
-    if lacking[0]:
+    room[0] = room_for(behind, request)
+    if room.lacking:
         return STATUS_FULL
     through_see(behind[0], request[0])
     return STATUS_DONE

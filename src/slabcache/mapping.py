@@ -63,7 +63,7 @@ class SlabMapping(_Mapping):
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} of {len(self)}/{self.capacity} entries, "
+            f"<{type(self).__name__} of {self.stats().size}/{self.capacity} entries, "
             f"key {self.key_dtype}, value {self.value_dtype}>"
         )
 

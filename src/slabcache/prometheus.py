@@ -42,7 +42,8 @@ FLUSH_GAUGES = {
 class CacheCollector(Collector):
     """Exports `stats()` of caches when it is scraped; each has the label `cache`, its name here.
 
-    Register it with a registry of `prometheus_client`. A cache that has been closed is left out. O(caches).
+    Register it with a registry of `prometheus_client`: one for all caches, as each makes the same metrics. A
+    cache that has been closed is left out. O(caches). TypeError for what is no cache.
 
     >>> from prometheus_client import CollectorRegistry, generate_latest
     >>> from slabcache import SlabCache
@@ -61,6 +62,9 @@ class CacheCollector(Collector):
     """
 
     def __init__(self, **caches: SlabCache | WriteBehindCache) -> None:
+        for name, cache in caches.items():
+            if not isinstance(cache, (SlabCache, WriteBehindCache)):
+                raise TypeError(f"{name} must be a cache, not {type(cache).__name__}")
         self._caches = caches
 
     def collect(self) -> Iterable[Metric]:

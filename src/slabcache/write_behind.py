@@ -399,8 +399,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             if status == MISSING:
                 yield from self._loading(request)
             elif not request.has_first and len(request) > 1:
-                self._check_size(request.find_first())
+                request.find_first()  # the others of a key take no room
             else:
+                self._check_size(request.needed)
                 deadline = deadline or deadline_after(self._patience)
                 yield Room(freed + request.lacking, deadline)
 

@@ -54,6 +54,7 @@ def test_a_closed_cache_refuses_calls() -> None:
             call()
     assert issubclass(ClosedError, ValueError)
     assert cache.stats().flushed_rows == 1, "what was, may be told"
+    assert repr(cache).startswith("<WriteBehindCache of 1/8")
 
 
 def test_a_key_that_closes_the_cache_while_it_is_read_is_not_written() -> None:

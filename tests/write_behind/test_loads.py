@@ -251,3 +251,21 @@ def test_changes_of_absent_keys_need_no_room() -> None:
     assert cache.increment_many([2, 1])[1].tolist() == [False, True]
     store.failure = None
     cache.close()
+
+
+def test_a_change_of_more_keys_than_have_rows_waits_for_room() -> None:
+    store, cache = make(FaultyStore(rows={1: 1, 2: 2}), capacity=4, max_pending=1)
+    store.gate.clear()
+    cache.put_many(range(10, 14), range(4))
+    with ThreadPoolExecutor(1) as pool:
+        store.gate.set()
+        store.failure = OSError("down")
+        deleted = pool.submit(cache.delete_many, range(1, 9))
+        while not cache._flusher._hurry:
+            pass
+        store.failure = None
+        assert deleted.result().sum() == 2
+    with pytest.raises(ValueError, match="6 different keys"):
+        cache.put_many(range(6), range(6))
+    cache.close()
+    assert store.rows == {10: 0, 11: 1, 12: 2, 13: 3}

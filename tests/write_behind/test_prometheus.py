@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from slabcache import SlabCache, WriteBehindCache
@@ -35,3 +36,8 @@ def test_figures_of_both_kinds_of_cache() -> None:
     states.close()
     assert sample("size", "states") is None
     assert sample("size", "plain") == 1
+
+
+def test_what_is_no_cache_is_named() -> None:
+    with pytest.raises(TypeError, match="states must be a cache, not int"):
+        CacheCollector(states=3)
