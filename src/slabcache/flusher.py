@@ -235,12 +235,12 @@ class Flusher:
             if cache is None:
                 return
             try:
-                self._give_back(cache)  # what an error of ours has left, if there was one
+                self._give_back(cache)  # what the store did not take, or an error of ours has left
                 self._work(cache)
                 timeout = self._sleep(cache)
             except BaseException as error:  # nothing may end the thread
                 with contextlib.suppress(BaseException):
-                    self._fail(cache, error)
+                    self._fail(error)
                 self._stopping.wait(self._delay())  # whoever wakes it, a store that fails gets its time
                 continue
             if timeout is None:
@@ -346,8 +346,7 @@ class Flusher:
         except BaseException as raised:  # nothing may end the thread
             _tell_log("on_rejected raised", level=logging.ERROR, exc_info=raised)
 
-    def _fail(self, cache: WriteBehindCache, error: BaseException) -> None:
-        self._give_back(cache)
+    def _fail(self, error: BaseException) -> None:
         with self.changed:
             self._failures += 1
             first = self._failures == 1

@@ -265,6 +265,7 @@ def test_a_writer_that_waits_in_vain_changes_nothing() -> None:
             write()
     assert cache.get_many([1, 2, 3, 9])[0].tolist() == [1, 2, 3, 90]
     cache[1] = 11  # it is unsaved already
+    assert cache._flusher._hurry == 0, "nobody waits any more"
     with pytest.raises(ValueError, match="4 different keys"):
         cache.put_many(range(4), range(4))
     cache.put_many([1, 1, 1, 1], [1, 2, 3, 4])
