@@ -102,7 +102,9 @@ class Flusher:
         self._interval = int(flush_interval * 1e9)  # nanoseconds
         self._rows = flush_rows
         self._on_rejected = on_rejected
-        self.changed = threading.Condition()  # owns all that follows; notified after each attempt
+        # Taken by itself: `with` a Condition runs Python code, where an interrupt may leave it taken.
+        self._lock = threading.RLock()  # owns all that follows
+        self._changed = threading.Condition(self._lock)  # notified after each attempt
         self.freed = 0  # rows that are no longer unsaved; what writers wait for
         self.counts = Counts()
         self.last_error: BaseException | None = None
@@ -126,15 +128,15 @@ class Flusher:
     def wait(self, need: Room | Saved) -> bool:
         """Return when a need is met; False at its deadline."""
         self.check_may_wait()
-        with self.changed:
+        with self._lock:
             self._begin(need)
             try:
-                return wait_for(self.changed, lambda: self._is_met(need), need.deadline)
+                return wait_for(self._changed, lambda: self._is_met(need), need.deadline)
             finally:
                 self._end(need)
 
     def is_met(self, need: Room | Saved) -> bool:
-        with self.changed:
+        with self._lock:
             return self._is_met(need)
 
     def check_may_wait(self) -> None:
@@ -146,14 +148,14 @@ class Flusher:
         any more."""
         self.check_may_wait()
         waiter = Waiter(need, callback)
-        with self.changed:
+        with self._lock:
             self._begin(need)
             is_met = self._is_met(need)
             if not is_met:
                 self._waiters[id(waiter)] = waiter
 
         def leave() -> None:
-            with self.changed:
+            with self._lock:
                 self._end(need)
                 self._waiters.pop(id(waiter), None)
 
@@ -163,18 +165,18 @@ class Flusher:
 
     def oldest(self, cache: WriteBehindCache) -> float:
         """Seconds since the oldest unsaved entry became dirty; 0.0 when there is none."""
-        with self.changed:
+        with self._lock:
             since = [number for number in (self._batch_since(), cache._unsaved()[3]) if number]
         return max(0.0, (time.monotonic_ns() - min(since)) / 1e9) if since else 0.0
 
     def reset_counts(self) -> None:
-        with self.changed:
+        with self._lock:
             self.counts = Counts()
 
     @property
     def failure(self) -> BaseException | None:
         """Of the last attempt, while the store fails."""
-        with self.changed:
+        with self._lock:
             return self.last_error if self._failures else None
 
     def stop(self) -> None:
@@ -185,13 +187,14 @@ class Flusher:
 
     def forked(self) -> None:
         """In the child: the thread is gone, and may have held the locks."""
-        self.changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._bells = SimpleQueue()
         self._waiters = {}
         self._batch = None
         self._is_child = True
 
-    # ---- what callers wait for; all need `changed` -----------------------------------------------------
+    # ---- what callers wait for; all need the lock ------------------------------------------------------
 
     def _begin(self, need: Room | Saved) -> None:
         if isinstance(need, Room):
@@ -217,7 +220,7 @@ class Flusher:
 
     def _tell(self) -> list[Waiter]:
         """Something has changed. Those whose need is met are to be called back without the lock."""
-        self.changed.notify_all()
+        self._changed.notify_all()
         met = [waiter for waiter in self._waiters.values() if self._is_met(waiter.need)]
         for waiter in met:
             del self._waiters[id(waiter)]
@@ -277,12 +280,12 @@ class Flusher:
         return max(0, since + self._interval - time.monotonic_ns()) / 1e9
 
     def _is_wanted(self, since: int) -> bool:
-        with self.changed:
+        with self._lock:
             return self._hurry > 0 or since <= self._until
 
     def _take(self, cache: WriteBehindCache) -> Rows:
         now = time.monotonic_ns()
-        with self.changed:
+        with self._lock:
             until = now if self._hurry else max(self._until, now - self._interval)
             rows = Rows(*cache._drain(max(until, 0), self._rows))
             self._batch = rows if len(rows.slots) else None
@@ -307,7 +310,7 @@ class Flusher:
                 self._settle(cache, part)
         if self._failures:  # told before anybody who waits for the batch goes on
             _tell_log("%s takes rows again, after %d failed attempts", self._name(), self._failures)
-        with self.changed:
+        with self._lock:
             self._batch = None
             self._failures = 0
             met = self._tell()
@@ -322,7 +325,7 @@ class Flusher:
 
     def _settle(self, cache: WriteBehindCache, part: Rows, saved: bool = True) -> None:
         cache._settle(part.slots, saved)
-        with self.changed:
+        with self._lock:
             if saved:
                 self.counts.flushes += 1
                 self.counts.flushed_rows += len(part.slots)
@@ -347,7 +350,7 @@ class Flusher:
             _tell_log("on_rejected raised", level=logging.ERROR, exc_info=raised)
 
     def _fail(self, error: BaseException) -> None:
-        with self.changed:
+        with self._lock:
             self._failures += 1
             first = self._failures == 1
             self.counts.flush_errors += 1
@@ -363,7 +366,7 @@ class Flusher:
         if rows is not None:
             order = np.argsort(rows.since, kind="stable")
             cache._restore(rows.slots[order], rows.since[order])
-            with self.changed:
+            with self._lock:
                 self._batch = None
 
     def _delay(self) -> float:

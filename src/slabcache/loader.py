@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,19 +65,22 @@ class Loader:
     """
 
     def __init__(self, cache: WriteBehindCache, store: Store) -> None:
-        self._cache = weakref.ref(cache)
+        # Rung for each load, True for the end. Like that of the flusher, not one that is written in Python.
+        self._bells: SimpleQueue[bool] = SimpleQueue()
+        self._cache = weakref.ref(cache, lambda _: self._bells.put(True))
         self._store = store
         self._key_schema = cache._key_schema
         self._value_schema = cache._value_schema
         self._submitting = threading.Lock()
         self._submitter = 0  # the thread that holds it
-        self._changed = threading.Condition()  # owns all that follows
+        # Taken by itself: `with` a Condition runs Python code, where an interrupt may leave it taken.
+        self._lock = threading.RLock()  # owns all that follows
+        self._changed = threading.Condition(self._lock)
         self._places: dict[bytes, Place] = {}  # of keys that are being loaded, or will be
         self._next = Flight()
         self._carriers: list[int] = []  # threads, one for each load under way
-        self._threads_ended = False
         self._is_closed = False
-        self._threads: ThreadPoolExecutor | None = None
+        self._crew: list[threading.Thread] = []  # threads of ours
 
     def submit(self, cache: WriteBehindCache, request: Request) -> Loads:
         """Have the missing rows of a request loaded; those that nobody loads yet join the next flight.
@@ -92,7 +96,7 @@ class Loader:
         with self._submitting:
             self._submitter = me
             try:
-                with self._changed:
+                with self._lock:
                     rows, keys, since = cache._missing(request)
                     packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
                     places = [self._place(key, since) for key in packed]
@@ -125,27 +129,30 @@ class Loader:
 
     def call_when_done(self, flight: Flight, callback: Callable[[], object]) -> None:
         """Call back from some thread when a flight is done; nobody needs to wait for it."""
-        with self._changed:
-            if not flight.done:
+        with self._lock:
+            is_done = flight.done
+            if not is_done:
                 flight.callbacks.append(callback)
                 flight.is_wanted = True
                 if self._start_next() or flight.departed:
                     return
-                flight.callbacks.clear()
-                self._depart().error = RuntimeError("the interpreter ends: nothing more is loaded")
-                self._land(flight)
-        callback()
+                self._give_up()
+        if is_done:
+            callback()
+        else:
+            self._land(flight)
 
     def close(self, deadline: float | None) -> None:
         """Wait for the loads under way, but not after the deadline, and end the threads of ours. A load that
         has not begun fails."""
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             wait_for(self._changed, lambda: all(carrier == me for carrier in self._carriers), deadline)
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False)
+            self._crew.clear()
+            stranded = self._give_up()
+        self._land(stranded)
+        self._bells.put(True)
 
     # ---- departures; but for the last, all need the lock -----------------------------------------------
 
@@ -163,27 +170,45 @@ class Loader:
         return flight
 
     def _start_next(self) -> bool:
-        """Have the next flight carried out by a thread of ours if it is wanted; False when there are no more
-        such threads, as the interpreter ends."""
-        if self._next.is_wanted and len(self._carriers) < LOADS:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(LOADS, thread_name_prefix="slabcache-load")
-            try:
-                self._threads.submit(self._carry)
-            except RuntimeError:
-                self._threads_ended = True
-                self._changed.notify_all()
-        return not self._threads_ended
+        """Have the next flight carried out by a thread of ours if it is wanted; False when there is none: the
+        cache is closed, or the interpreter ends."""
+        if self._next.is_wanted:
+            self._hire()
+            if len(self._carriers) < LOADS:
+                self._bells.put(False)
+        return bool(self._crew)
+
+    def _hire(self) -> None:
+        """Have LOADS threads. Interrupted, it has started one more, which hurts nobody, or one that stays
+        where it is: `Thread.start` can be stopped on its way."""
+        if self._is_closed:
+            return
+        self._crew = [thread for thread in self._crew if thread.is_alive()]
+        if len(self._crew) < LOADS:
+            thread = threading.Thread(target=self._serve, name="slabcache-loader", daemon=True)
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._crew.append(thread)
+
+    def _give_up(self) -> Flight:
+        """There is nobody to carry out the next flight: it lands where it is."""
+        flight = self._depart()
+        flight.error = (
+            ClosedError("the cache is closed")
+            if self._is_closed
+            else RuntimeError("no thread can be started that loads rows; does the interpreter end?")
+        )
+        return flight
 
     def _boards(self, flight: Flight) -> bool:
         """Wait until a flight is done, or this thread is to carry it out."""
-        with self._changed:
+        with self._lock:
             if flight.carrier == threading.get_ident():
                 raise RuntimeError("load_many asks the cache for a row that it is loading")
             if threading.current_thread() is threading.main_thread():
                 flight.is_wanted = True
                 if self._start_next():
-                    wait_for(self._changed, lambda: flight.done or self._threads_ended, None)
+                    wait_for(self._changed, lambda: flight.done or not self._crew, None)
                     return False
             wait_for(self._changed, lambda: flight.done or self._may_depart(flight), None)
             if flight.done:
@@ -193,9 +218,14 @@ class Loader:
 
     # ---- a load ----------------------------------------------------------------------------------------
 
-    def _carry(self) -> None:
+    def _serve(self) -> None:
         """What a thread of ours does: it gets no signals."""
-        with self._changed:
+        while not self._bells.get():
+            self._carry()
+        self._bells.put(True)  # for the next one
+
+    def _carry(self) -> None:
+        with self._lock:
             if not self._next.is_wanted or len(self._carriers) >= LOADS:
                 return  # another has taken it, or will be followed by it
             flight = self._depart()
@@ -253,7 +283,7 @@ class Loader:
             cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.since)
 
     def _land(self, flight: Flight) -> None:
-        with self._changed:
+        with self._lock:
             for key in flight.keys:
                 self._places.pop(key, None)  # an interrupt may have come before it was there
             flight.done = True

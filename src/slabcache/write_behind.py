@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -614,7 +615,9 @@ def _after_fork_in_child() -> None:
         cache._flusher.forked()
 
 
-# No public call of Python's has a function run before concurrent.futures gives up.
+# No public call of Python's has a function run before concurrent.futures gives up. Handlers run in reverse
+# order: its own has to be there before ours.
+importlib.import_module("concurrent.futures.thread")
 _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
     _register(_flush_while_threads_work)

@@ -298,8 +298,8 @@ def test_a_flush_waits_for_a_batch_whose_row_was_written_again() -> None:
         time.sleep(0.05)  # several ticks of the clock that writes are stamped with
         cache[1] = 2
         assert cache._unsaved()[3] > cache._flusher._until
-        with cache._flusher.changed:
-            cache._flusher.changed.notify_all()
+        with cache._flusher._lock:
+            cache._flusher._changed.notify_all()
         with pytest.raises(TimeoutError):
             flush.result(0.1)
         store.gate.set()

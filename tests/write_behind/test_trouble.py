@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import linecache
 import logging
 import signal
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import ClosedError, flusher, loader
+from slabcache import ClosedError, flusher
 from write_behind.faulty_store import FaultyStore, make
 
 
@@ -38,42 +36,41 @@ def interrupt(*_: object) -> None:
 # ---- loads -------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_leaves_no_load_behind() -> None:
-    """At each line of the loader, one after the other, until a load gets by without meeting it.
+def test_interrupts_leave_no_load_behind() -> None:
+    """At any moment of a load, which has to be there for whoever asks next."""
+    interrupts = 0
+    armed = False
 
-    But not at `with` and `try` themselves: tracing stops where nothing is protected, signals do not.
-    """
-    _, cache = make(FaultyStore(rows={key: key for key in range(1200)}), capacity=2000)
-    key = lines = 0
-    interrupted = True
+    def interrupt(*_: object) -> None:
+        if armed:
+            raise KeyboardInterrupt
 
-    def trace(frame: Any, event: str, _: object) -> Any:
-        nonlocal lines, interrupted
-        if frame.f_code.co_filename != loader.__file__:
-            return None
-        source = linecache.getline(loader.__file__, frame.f_lineno).split()
-        if event == "line" and source[0] not in ("with", "try:"):
-            lines -= 1
-            if lines == 0:
-                interrupted = True
-                raise KeyboardInterrupt
-        return trace
-
-    with ThreadPoolExecutor(1) as pool:
-        while interrupted:
-            key += 1
-            lines, interrupted = key, False
-            sys.settrace(trace)
-            try:
-                cache.get(key)
-            except KeyboardInterrupt:
-                pass
-            finally:
-                sys.settrace(None)
-            assert pool.submit(cache.get_many, [key, key + 400]).result(60)[1].all()
-            assert cache.get(key + 800) == key + 800
-    assert key > 20
-    cache.close(60)
+    store, cache = make(FaultyStore(rows={key: key for key in range(6000)}), capacity=10_000)
+    rng = np.random.default_rng(3)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for key, delay in enumerate(rng.uniform(1e-6, 3e-4, 2000).tolist()):
+                try:
+                    armed = True
+                    signal.setitimer(signal.ITIMER_REAL, delay)
+                    cache.get(key)
+                    cache[key] = key
+                    cache.flush(60)
+                    armed = False
+                except (KeyboardInterrupt, RuntimeError):  # that is what a wait makes of one now and then
+                    armed = False
+                    interrupts += 1
+                if key % 20 == 0:
+                    assert pool.submit(cache.get_many, [key, key + 2000]).result(60)[1].all()
+        assert interrupts > 100
+        assert cache.get_many(range(2000))[0].tolist() == list(range(2000))
+        assert len(cache._loader._carriers) == 0
+        cache.close(60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert store.closed == 1
 
 
 def test_a_signal_handler_may_read_what_its_thread_is_loading() -> None:
