@@ -44,6 +44,7 @@ from slabcache._unsaved cimport (
     behind_is_current,
     behind_is_full,
     behind_mark,
+    behind_outdate,
     behind_state,
     behind_t,
     behind_waits,
@@ -388,6 +389,17 @@ cdef inline outcome_t behind_delete(
     behind.slab.header.version += 1
     behind_mark(behind, slot, now)
     return OUTCOME_FOUND
+
+
+cdef inline bint behind_invalidate(behind_t *behind, slot_t slot, uint64_t hash) noexcept nogil:
+    """Have the next use of a key ask the store; False, and nothing changed, when it is unsaved."""
+    if slot != NIL:
+        if behind_state(behind, slot)[0] & STATE_MASK != STATE_CLEAN:
+            return False
+        behind_free(behind, behind_evict(behind, slot, NULL))
+        behind.slab.header.version += 1
+    behind_outdate(behind, hash)
+    return True
 
 
 # ---- writing behind --------------------------------------------------------------------------------

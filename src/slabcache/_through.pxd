@@ -21,6 +21,7 @@ from slabcache._behind cimport (
     STORED_UNKNOWN,
     behind_delete,
     behind_edit,
+    behind_invalidate,
     behind_put,
     behind_read,
     edit_t,
@@ -287,3 +288,17 @@ cdef inline void through_delete(behind_t behind, request_t request, uint64_t now
         request.found[row] = OUTCOME_FOUND == behind_delete(
             &behind, through_find(&ahead, &behind, row), &it, now
         )
+
+
+cdef inline void through_invalidate(
+    behind_t behind, column_t keys, size_t rows, uint8_t *gone
+) noexcept nogil:
+    """Drop each key from memory that is saved."""
+    cdef lookahead_t ahead
+    cdef size_t row
+    cdef slot_t slot
+    lookahead_start(&ahead, &behind.slab, keys, rows, True)
+    for row in range(rows):
+        lookahead_next(&ahead, &behind.slab, keys, rows, row, True)
+        slot = through_find(&ahead, &behind, row)
+        gone[row] = behind_invalidate(&behind, slot, lookahead_hash(&ahead, row))

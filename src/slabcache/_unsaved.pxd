@@ -157,6 +157,12 @@ cdef inline void behind_forget(behind_t *behind, uint64_t hash, slot_t slot) noe
         forgotten[0] = max(forgotten[0], behind.marks[slot].written)
 
 
+cdef inline void behind_outdate(behind_t *behind, uint64_t hash) noexcept nogil:
+    """What loads find that are under way is not what a key has now."""
+    behind.unsaved.writes += 1
+    behind.forgotten[hash & behind.place_mask] = behind.unsaved.writes
+
+
 cdef inline bint behind_is_current(const behind_t *behind, uint64_t hash, uint64_t since) noexcept nogil:
     """Whether what a load found that began after write number `since` is what an absent key has now."""
     return behind.forgotten[hash & behind.place_mask] <= since

@@ -58,6 +58,7 @@ from slabcache._through cimport (
     request_t,
     through_delete,
     through_edit,
+    through_invalidate,
     through_keep,
     through_missing,
     through_put,
@@ -670,6 +671,16 @@ cdef class WriteBehindCore(SlabBase):
         if slot == NIL:
             return None
         return self._key_schema.decode(key_bytes), schema.decode(PyBytes_AS_STRING(value))
+
+    def _invalidate(self, Request request not None):
+        """Drop the rows from memory that are saved; `request.found` says which have gone."""
+        cdef request_t view
+        cdef PyThreadState *state
+        self.usable()
+        view = request.view()
+        state = self.enter(view.rows)
+        through_invalidate(self.behind, view.keys, view.rows, view.found)
+        self.leave(state)
 
     # ---- writing behind --------------------------------------------------------------------------------
 

@@ -251,6 +251,32 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         """Delete the entries of n keys, in the store too; whether each had a row. All or none."""
         return self._drive(self._deleting(keys))
 
+    def invalidate_many(self, keys: Any) -> Array:
+        """Drop the entries of n keys from memory, so that the next use of each asks the store; whether each
+        has gone. For rows that somebody else has changed in the store, or is to have from now on.
+
+        An entry that is unsaved stays: `flush()` first. What a load finds that has begun before is not kept.
+        O(n).
+
+        >>> import tempfile
+        >>> from slabcache.stores import SQLiteStore
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = SQLiteStore(folder.name + "/rows.db", table="counts", key="u8", value="u8")
+        >>> cache = WriteBehindCache(100, store)
+        >>> cache[7] = 1
+        >>> cache.invalidate_many([7, 8]).tolist()
+        [False, True]
+        >>> cache.flush()
+        >>> cache.invalidate_many([7, 8]).tolist(), len(cache), cache[7]
+        ([True, True], 0, 1)
+        >>> cache.close()
+        >>> folder.cleanup()
+        """
+        self._check_open()
+        request = Request(self, keys, READ)
+        self._invalidate(request)
+        return request.found.reshape(_shape(keys, request))
+
     def increment_many(self, keys: Any, field: str | None = None, by: Any = 1) -> tuple[Array, Array]:
         """Add to a numeric field of n entries, loaded where need be: as `SlabCache.increment_many`."""
         return self._drive(self._incrementing(keys, field, by))

@@ -25,6 +25,8 @@ def test_calls_for_asyncio() -> None:
         await cache.aset(5, 50)
         assert await cache.aincrement(5) == 51
         assert await cache.aincrement(1, by=5) == 15
+        sums, found = await cache.aincrement_many([1, 99, 1], by=[1, 1, -1])
+        assert sums[found].tolist() == [16, 15]
         with pytest.raises(KeyError):
             await cache.aincrement(99)
         assert await cache.aget(99, "none") == "none"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import WriteBehindCache
+from slabcache import ClosedError, WriteBehindCache
 from write_behind.faulty_store import FaultyStore, make
 
 
@@ -269,3 +269,29 @@ def test_a_change_of_more_keys_than_have_rows_waits_for_room() -> None:
         cache.put_many(range(6), range(6))
     cache.close()
     assert store.rows == {10: 0, 11: 1, 12: 2, 13: 3}
+
+
+def test_what_was_invalidated_is_loaded_anew() -> None:
+    """Also where a load is under way that may have read what was there before."""
+    store, cache = make(FaultyStore(rows={1: 10, 2: 20}), capacity=8)
+    assert cache.get_many([1, 2])[0].tolist() == [10, 20]
+    cache[3] = 30
+    store.rows[1] = 11
+    assert cache.invalidate_many([1, 3, 1, 9]).tolist() == [True, False, True, True]
+    assert list(cache) == [2, 3]
+    store.gate.clear()
+    store.loading.clear()
+    with ThreadPoolExecutor(2) as pool:
+        before = pool.submit(cache.get, 1)
+        store.loading.wait()
+        store.rows[1] = 12
+        assert cache.invalidate_many([1]).tolist() == [True]
+        after = pool.submit(cache.get, 1)
+        while len(cache._loader._places) < 1:
+            pass
+        store.gate.set()
+        assert before.result() in (11, 12)
+        assert (after.result(), cache.get(1)) == (12, 12)
+    cache.close()
+    with pytest.raises(ClosedError):
+        cache.invalidate_many([1])

@@ -136,6 +136,12 @@ class Machine(RuleBasedStateMachine):
             self.truth.pop(key, None)
         assert self.cache.delete_many(keys).tolist() == found
 
+    @rule(keys=BATCHES)
+    def invalidate_many(self, keys: list[int]) -> None:
+        gone = self.cache.invalidate_many(keys).tolist()
+        for key, has_gone in zip(keys, gone, strict=True):
+            assert not has_gone or self.store.rows.get(key) == self.truth.get(key)
+
     @rule()
     def flush(self) -> None:
         self.cache.flush()
