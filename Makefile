@@ -86,6 +86,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
+	MYPYPATH=src:examples $(BIN)/mypy --package read_states
 	$(BIN)/python -m mypy.stubtest slabcache._base slabcache._batch slabcache._core slabcache._record \
 		slabcache._write_behind --ignore-missing-stub
 
@@ -134,6 +135,10 @@ $(VENV)/.cassandra: $(VENV)/.base
 	$(PIP) $$($(BIN)/python tools/extra.py cassandra)
 	@touch $@
 
+$(VENV)/.example: $(VENV)/.base
+	$(PIP) $$($(BIN)/python tools/extra.py example)
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) $$($(BIN)/python tools/extra.py demo test dev)
+	$(PIP) $$($(BIN)/python tools/extra.py demo test example dev)
 	@touch $@

@@ -1,0 +1,9 @@
+"""Read States: what each user has read of each channel, served from a cache before a database.
+
+bodies.py    what goes over the wire
+rows.py      what a record is, and which database holds it
+states.py    the operations, on slabcache
+twin.py      the same on an OrderedDict of objects, to compare with
+app.py       the HTTP and WebSocket interface
+service.py   a process that serves it, and how it ends
+"""

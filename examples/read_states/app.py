@@ -1,0 +1,197 @@
+"""The HTTP and WebSocket interface.
+
+What is in memory is answered at once, whatever the database does. What has to wait for it gets PATIENCE
+seconds, and is turned away at once when too many wait already: 503, and when to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from read_states.bodies import ID_MAX, Ack, Batch, Mention, Pin, ReadState, Refused, SessionMessage, States
+from slabcache import BackpressureError
+
+__all__ = ["Operations", "make_app"]
+
+PATIENCE = 2.0  # seconds that a request waits for the database
+WAITING_MAX = 500  # requests that wait for it at a time
+BODY_MAX = 64 * 1024  # bytes
+
+SHED = Counter("read_states_shed", "Requests turned away, as the database was too slow or down")
+
+Result = TypeVar("Result")
+
+
+class Operations(Protocol):
+    """What `states.py` and `twin.py` have in common."""
+
+    async def read(self, user: int, channel: int) -> ReadState: ...
+    async def read_many(self, user: int, channels: list[int]) -> list[ReadState]: ...
+    async def ack(self, user: int, channel: int, message_id: int) -> ReadState: ...
+    async def pin(self, user: int, channel: int, pin_ts: int) -> ReadState: ...
+    async def mention(self, channel: int, users: list[int], count: int) -> list[int]: ...
+    async def close(self, timeout: float | None = None) -> None: ...
+
+
+class UnavailableError(Exception):
+    """The answer is not in memory, and the database has none now."""
+
+
+class RefusalError(Exception):
+    """The request is wrong."""
+
+
+class Service:
+    """Runs operations, and turns what they raise into what a client is told."""
+
+    def __init__(self, states: Operations, store_errors: tuple[type[Exception], ...]) -> None:
+        self.states = states
+        self._store_errors: tuple[type[Exception], ...] = (BackpressureError, *store_errors)
+        self._waiting = 0
+
+    async def run(self, call: Awaitable[Result]) -> Result:
+        self._waiting += 1
+        try:
+            # A hit never lets the loop go, so no timeout gets at it.
+            async with asyncio.timeout(PATIENCE if self._waiting <= WAITING_MAX else 0):
+                return await call
+        except TimeoutError:
+            raise UnavailableError("the database is slow") from None
+        except self._store_errors as error:
+            raise UnavailableError(f"the database is not there: {error}") from error
+        finally:
+            self._waiting -= 1
+
+    # ---- requests --------------------------------------------------------------------------------------
+
+    async def read(self, request: Request) -> ReadState:
+        user, channel = ids(request)
+        return await self.run(self.states.read(user, channel))
+
+    async def read_batch(self, request: Request) -> States:
+        (user,) = ids(request)
+        body = await body_of(request, Batch)
+        return States(await self.run(self.states.read_many(user, body.channels)))
+
+    async def ack(self, request: Request) -> ReadState:
+        body = await body_of(request, Ack)
+        user, channel = ids(request)
+        return await self.run(self.states.ack(user, channel, body.message_id))
+
+    async def pin(self, request: Request) -> ReadState:
+        body = await body_of(request, Pin)
+        user, channel = ids(request)
+        return await self.run(self.states.pin(user, channel, body.pin_ts))
+
+    async def mention(self, request: Request) -> Refused:
+        body = await body_of(request, Mention)
+        return Refused(await self.run(self.states.mention(body.channel, body.users, body.count)))
+
+    async def session(self, websocket: WebSocket) -> None:
+        """One user's connection: each message is answered by one, the states of the channels it names."""
+        await websocket.accept()
+        try:
+            user = number(websocket.path_params["user"], "user")
+            while True:
+                message = decode(await websocket.receive_text(), SessionMessage)
+                states = []
+                if message.ack is not None:
+                    ack = message.ack
+                    states.append(await self.run(self.states.ack(user, ack.channel, ack.message_id)))
+                if message.read:
+                    states += await self.run(self.states.read_many(user, message.read))
+                await websocket.send_text(msgspec.json.encode(States(states)).decode())
+        except RefusalError as error:
+            await websocket.close(1008, str(error)[:120])
+        except UnavailableError as error:
+            await websocket.close(1013, str(error)[:120])
+        except WebSocketDisconnect:
+            pass
+
+
+async def healthy(_: Request) -> Response:
+    return Response("ok\n", media_type="text/plain")
+
+
+async def metrics(_: Request) -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def make_app(states: Operations, store_errors: tuple[type[Exception], ...]) -> Starlette:
+    """The ASGI application."""
+    service = Service(states, store_errors)
+    channel = "/users/{user}/channels/{channel}"
+    return Starlette(
+        routes=[
+            Route(channel, endpoint(service.read)),
+            Route("/users/{user}/channels:batch", endpoint(service.read_batch), methods=["POST"]),
+            Route(channel + "/ack", endpoint(service.ack), methods=["POST"]),
+            Route(channel + "/pin", endpoint(service.pin), methods=["POST"]),
+            Route("/mentions", endpoint(service.mention), methods=["POST"]),
+            Route("/healthz", healthy),
+            Route("/metrics", metrics),
+            WebSocketRoute("/users/{user}/session", service.session),
+        ],
+        exception_handlers={HTTPException: no_such_thing},
+    )
+
+
+def endpoint(answer: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+    """An operation as Starlette wants it: what it returns becomes JSON, and what it raises, too."""
+
+    async def respond(request: Request) -> Response:
+        try:
+            return reply(await answer(request))
+        except RefusalError as error:
+            return reply({"error": str(error)}, 400)
+        except UnavailableError as error:
+            SHED.inc()
+            return reply({"error": str(error)}, 503, {"Retry-After": "1"})
+
+    return respond
+
+
+async def no_such_thing(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return reply({"error": error.detail}, error.status_code)
+
+
+def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def ids(request: Request) -> list[int]:
+    return [number(text, name) for name, text in request.path_params.items()]
+
+
+def number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text[:20]) > ID_MAX:
+        raise RefusalError(f"{name} must be a number from 0 to {ID_MAX}, not {text[:40]!r}")
+    return int(text)
+
+
+Body = TypeVar("Body")
+
+
+async def body_of(request: Request, kind: type[Body]) -> Body:
+    if int(request.headers.get("content-length", 0)) > BODY_MAX:
+        raise RefusalError(f"the body is larger than {BODY_MAX} bytes")
+    return decode(await request.body(), kind)
+
+
+def decode(data: bytes | str, kind: type[Body]) -> Body:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise RefusalError(str(error)) from None

@@ -1,0 +1,137 @@
+"""A process that serves read states, and how it ends: no new requests, flush, exit within a deadline."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterable
+
+import uvicorn
+import uvloop
+from prometheus_client import REGISTRY, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from read_states.app import make_app
+from read_states.rows import open_store
+from read_states.states import SlabStates
+from read_states.twin import ObjectStates
+from slabcache.prometheus import CacheCollector
+
+__all__ = ["add_arguments", "serve"]
+
+CONNECTIONS_MAX = 2000  # the next one is told 503
+GRACE = 5  # seconds that requests under way get after SIGTERM
+DEADLINE = 20.0  # seconds that the last flush gets after that
+
+log = logging.getLogger("read_states")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--store", default="sqlite:read_states.db", help="a database, see rows.py")
+    parser.add_argument("--cache", choices=["slabcache", "objects"], default="slabcache")
+    parser.add_argument("--capacity", type=int, default=1_000_000, help="records in memory")
+    parser.add_argument(
+        "--max-pending", type=int, default=20_000, help="records that wait for the database besides"
+    )
+    parser.add_argument(
+        "--flush-interval", type=float, default=30.0, help="seconds from a change to its commit"
+    )
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; 1 if not all could be saved."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    gc.callbacks.append(Pauses())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(arguments))
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    store, store_errors = open_store(arguments.store)
+    kind = SlabStates if arguments.cache == "slabcache" else ObjectStates
+    states = kind(store, arguments.capacity, arguments.max_pending, arguments.flush_interval)
+    if isinstance(states, SlabStates):
+        REGISTRY.register(CacheCollector(read_states=states.cache))
+    else:
+        REGISTRY.register(TwinCollector(states))
+    server = Server(
+        uvicorn.Config(
+            make_app(states, store_errors),
+            arguments.host,
+            arguments.port,
+            log_level="warning",
+            access_log=False,
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
+    gc.collect()
+    gc.freeze()  # modules and routes need not be walked again
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(
+            number, lambda *_: None
+        )  # the server has its own, and raises it again when it has ended
+    await server.serve()
+    try:
+        await states.close(DEADLINE)
+    except TimeoutError as error:
+        log.error("not all could be saved within %s seconds: %s", DEADLINE, error)
+        return 1
+    log.info("all is saved")
+    return 0
+
+
+class Server(uvicorn.Server):
+    """Says when it serves."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        log.info("serving on http://%s:%s", self.config.host, self.config.port)
+
+
+class Pauses:
+    """What the garbage collector takes, as a callback of `gc`."""
+
+    def __init__(self) -> None:
+        buckets = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
+        help_text = "How long the garbage collector stopped the service"
+        histogram = Histogram("read_states_gc_pause_seconds", help_text, ["generation"], buckets=buckets)
+        self._longest = Gauge("read_states_gc_longest_pause_seconds", "The longest of its pauses")
+        self._pauses = [histogram.labels(generation) for generation in range(3)]
+        self._longest_yet = 0.0
+        self._start = 0.0
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        now = time.perf_counter()
+        if phase == "start":
+            self._start = now
+            return
+        self._pauses[info["generation"]].observe(now - self._start)
+        self._longest_yet = max(self._longest_yet, now - self._start)
+        self._longest.set(self._longest_yet)
+
+
+class TwinCollector(Collector):
+    """The figures of the twin, under the names of those of slabcache."""
+
+    def __init__(self, states: ObjectStates) -> None:
+        self._states = states
+
+    def collect(self) -> Iterable[Metric]:
+        for name in ("hits", "misses", "evictions", "flushed_rows"):
+            family = CounterMetricFamily(f"slabcache_{name}", f"{name} of the twin", labels=["cache"])
+            family.add_metric(["read_states"], getattr(self._states, name))
+            yield family
+        for name, value in (("size", len(self._states)), ("dirty", self._states.dirty)):
+            gauge = GaugeMetricFamily(f"slabcache_{name}", f"{name} of the twin", labels=["cache"])
+            gauge.add_metric(["read_states"], value)
+            yield gauge

@@ -1,0 +1,72 @@
+"""The operations of the service, on slabcache.
+
+All of them run in one event loop. What is in memory is read and written without a pause, so nobody comes in
+between; only a load from the database waits. A write that finds no room, as the database cannot keep up,
+raises `BackpressureError` at once: it is for the client to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from read_states.bodies import ReadState
+from read_states.rows import ZEROS, keys_of
+from slabcache import BackpressureError, WriteBehindCache
+from slabcache.stores.base import Store
+
+__all__ = ["SlabStates"]
+
+
+class SlabStates:
+    """Read states in memory, read through and written behind."""
+
+    def __init__(self, store: Store, capacity: int, max_pending: int, flush_interval: float) -> None:
+        self.cache = WriteBehindCache(
+            capacity,
+            store,
+            max_pending=max_pending,
+            flush_interval=flush_interval,
+            backpressure_timeout=0,
+            default=ZEROS,
+        )
+
+    async def read(self, user: int, channel: int) -> ReadState:
+        return ReadState(*await self.cache.aget((user, channel)))
+
+    async def read_many(self, user: int, channels: list[int]) -> list[ReadState]:
+        values, _ = await self.cache.aget_many(keys_of(user, channels))
+        return [ReadState(*row) for row in values.tolist()]
+
+    async def ack(self, user: int, channel: int, message_id: int) -> ReadState:
+        """The user has read up to a message: forward, never back. Nothing of it mentions them any more."""
+        state = await self.read(user, channel)
+        if message_id > state.last_message_id:
+            state = ReadState(message_id, 0, state.last_pin_ts)
+            self.cache[user, channel] = (message_id, 0, state.last_pin_ts)
+        return state
+
+    async def pin(self, user: int, channel: int, pin_ts: int) -> ReadState:
+        """A message was pinned: forward, never back."""
+        state = await self.read(user, channel)
+        if pin_ts > state.last_pin_ts:
+            state = ReadState(state.last_message_id, state.mention_count, pin_ts)
+            self.cache[user, channel] = (state.last_message_id, state.mention_count, pin_ts)
+        return state
+
+    async def mention(self, channel: int, users: list[int], count: int) -> list[int]:
+        """Count mentions of many users; those for whom it could not be done."""
+        try:
+            await self.cache.aincrement_many(keys_of(users, channel), "mention_count", count)
+        except BackpressureError:
+            return users
+        except OverflowError:
+            raise
+        except Exception:  # the database is down: those in memory can be counted all the same
+            calls = [self.cache.aincrement((user, channel), "mention_count", count) for user in users]
+            done = await asyncio.gather(*calls, return_exceptions=True)
+            return [user for user, result in zip(users, done, strict=True) if isinstance(result, Exception)]
+        return []
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Flush; TimeoutError says how much is not in the database."""
+        await self.cache.aclose(timeout)
