@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-docs bench-bars bench-quick bench-native faults test-debug test-release
+.PHONY: help demo test bench bench-docs bench-bars bench-quick bench-native faults test-debug test-release test-read-states
 .PHONY: cassandra cassandra-stop test-cassandra
 .PHONY: lint types coverage sanitize package clean
 
@@ -31,7 +31,7 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)") $(DEMO_ARGS)
 
-test: test-debug test-release
+test: test-debug test-release test-read-states
 	@$(PYTHON) tools/cassandra check || true
 
 test-debug: $(VENV)/.debug $(VENV)/.test
@@ -39,6 +39,10 @@ test-debug: $(VENV)/.debug $(VENV)/.test
 
 test-release: $(VENV)/.release $(VENV)/.test
 	$(BIN)/python -m pytest --ignore=tests/structures $(PYTEST_ARGS)
+
+# The service of examples/ through HTTP, on SQLite.
+test-read-states: $(VENV)/.release $(VENV)/.test $(VENV)/.example
+	$(BIN)/python -m pytest tests/read_states $(PYTEST_ARGS)
 
 # A Cassandra server on loopback, from the jars that Maven fetches once; its folder is build/cassandra.
 cassandra:
@@ -48,7 +52,7 @@ cassandra-stop:
 	@$(PYTHON) tools/cassandra stop
 
 # CassandraStore on that server; the tests start it, and stop it again if it did not run before.
-test-cassandra: $(VENV)/.release $(VENV)/.test $(VENV)/.cassandra
+test-cassandra: $(VENV)/.release $(VENV)/.test $(VENV)/.example $(VENV)/.cassandra
 	$(BIN)/python -m pytest tests/cassandra $(PYTEST_ARGS)
 
 # slabcache beside what one would use instead, and beside what memory allows.

@@ -27,7 +27,6 @@ __all__ = ["add_arguments", "serve"]
 
 CONNECTIONS_MAX = 2000  # the next one is told 503
 GRACE = 5  # seconds that requests under way get after SIGTERM
-DEADLINE = 20.0  # seconds that the last flush gets after that
 
 log = logging.getLogger("read_states")
 
@@ -41,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pending", type=int, default=20_000, help="records that wait for the database besides"
     )
+    parser.add_argument("--deadline", type=float, default=20.0, help="seconds that the last flush gets")
     parser.add_argument(
         "--flush-interval", type=float, default=30.0, help="seconds from a change to its commit"
     )
@@ -82,9 +82,9 @@ async def _serve(arguments: argparse.Namespace) -> int:
         )  # the server has its own, and raises it again when it has ended
     await server.serve()
     try:
-        await states.close(DEADLINE)
+        await states.close(arguments.deadline)
     except TimeoutError as error:
-        log.error("not all could be saved within %s seconds: %s", DEADLINE, error)
+        log.error("not all could be saved within %s seconds: %s", arguments.deadline, error)
         return 1
     log.info("all is saved")
     return 0

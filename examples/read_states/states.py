@@ -28,6 +28,7 @@ class SlabStates:
             flush_interval=flush_interval,
             backpressure_timeout=0,
             default=ZEROS,
+            exit_timeout=1,  # `close` has waited before
         )
 
     async def read(self, user: int, channel: int) -> ReadState:

@@ -1,0 +1,42 @@
+"""The Read States service on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+
+from cassandra_node import Node
+from read_states_service import check_round_trip, get, post, running, state
+
+
+def url_of(node: Node, keyspace: str) -> str:
+    return f"cassandra://{node.facts['host']}:{node.facts['port']}/{keyspace}"
+
+
+def test_every_operation_and_a_restart(server: Node) -> None:
+    check_round_trip(url_of(server, "read_states"))
+
+
+def test_a_server_that_hangs_is_missed_only_where_it_is_needed(node: Node) -> None:
+    async def main(url: str) -> None:
+        async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as client:
+            await post(client, "/users/1/channels/1/ack", message_id=5)
+            node.halt()
+            waiting = asyncio.gather(*[client.get(f"/users/{user}/channels/1") for user in range(2, 702)])
+            await asyncio.sleep(0.5)
+            assert await post(client, "/users/1/channels/1/ack", message_id=6) == state(6)
+            assert await post(client, "/mentions", channel=1, users=[1]) == {"refused": []}
+            async with client.post("/mentions", json={"channel": 1, "users": [1, 900]}) as answer:
+                assert answer.status == 503  # and nobody was counted
+            answers = await waiting
+            assert {answer.status for answer in answers} == {503}
+            shed = [answer for answer in answers if "slow" in (await answer.json())["error"]]
+            assert len(shed) == len(answers)
+            node.resume()
+            while (await client.get("/users/2/channels/1")).status != 200:
+                await asyncio.sleep(0.1)
+            assert await get(client, "/users/1/channels/1") == state(6, 1)
+
+    with running(url_of(node, "read_states_halted")) as instance:
+        asyncio.run(main(instance.url))

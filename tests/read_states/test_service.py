@@ -1,0 +1,194 @@
+"""The service through real connections, on SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from read_states_service import Instance, check_round_trip, get, post, running, state
+
+LARGEST = 2**63 - 1
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:{tmp_path}/states.db"
+
+
+@contextlib.contextmanager
+def away(store: str) -> Iterator[None]:
+    """For a while something else is where the database was."""
+    file = Path(store.removeprefix("sqlite:"))
+    elsewhere = file.rename(file.with_suffix(".away"))
+    file.write_text("this is no database" * 1000)
+    try:
+        yield
+    finally:
+        elsewhere.rename(file)
+
+
+@contextlib.contextmanager
+def locked(store: str) -> Iterator[None]:
+    """Somebody else is writing to the database all the time."""
+    connection = sqlite3.connect(store.removeprefix("sqlite:"), isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("cache", ["slabcache", "objects"])
+def test_every_operation_and_a_restart(store: str, cache: str) -> None:
+    check_round_trip(store, "--cache", cache)
+
+
+@pytest.mark.parametrize("cache", ["slabcache", "objects"])
+def test_many_clients_in_a_cache_that_is_far_too_small(store: str, cache: str) -> None:
+    """Acknowledged writes are seen by every later read, wherever they are meanwhile."""
+    options = ["--cache", cache, "--capacity", "20", "--max-pending", "10", "--flush-interval", "0.05"]
+
+    async def client_of(url: str, user: int) -> None:
+        async with aiohttp.ClientSession(url) as client:
+            for message in range(1, 30):
+                channel = message % 7
+                while True:
+                    async with client.post(
+                        f"/users/{user}/channels/{channel}/ack", json={"message_id": message}
+                    ) as response:
+                        if response.status == 200:
+                            break
+                        assert response.status == 503
+                        assert response.headers["Retry-After"] == "1"
+                    await asyncio.sleep(0.01)
+                assert await get(client, f"/users/{user}/channels/{channel}") == state(message)
+
+    async def main(url: str) -> None:
+        await asyncio.gather(*[client_of(url, user) for user in range(12)])
+
+    with running(store, *options) as instance:
+        asyncio.run(main(instance.url))
+    rows = sqlite3.connect(store.removeprefix("sqlite:")).execute("SELECT * FROM read_states").fetchall()
+    last = {
+        channel: max(message for message in range(1, 30) if message % 7 == channel) for channel in range(7)
+    }
+    assert {row[:3] for row in rows} == {
+        (user, channel, last[channel]) for user in range(12) for channel in range(7)
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "reason"),
+    [
+        ("GET", "/users/x/channels/1", None, 400, "user must be a number"),
+        ("GET", "/users/-1/channels/1", None, 400, "user must be a number"),
+        ("GET", f"/users/{LARGEST + 1}/channels/1", None, 400, "user must be a number"),
+        ("GET", "/users/1/channels/" + "9" * 5000, None, 400, "channel must be a number"),
+        ("GET", "/users/1/channels/%D9%A1", None, 400, "channel must be a number"),
+        ("GET", "/users/1", None, 404, "Not Found"),
+        ("GET", "/mentions", None, 405, "Method Not Allowed"),
+        ("POST", "/users/1/channels:batch", '{"channels":' + str([1] * 1001) + "}", 400, "length <= 1000"),
+        ("POST", "/users/1/channels:batch", '{"channels": [1.5]}', 400, "$.channels[0]"),
+        ("POST", "/users/1/channels:batch", '{"channels": ["1"]}', 400, "$.channels[0]"),
+        ("POST", "/users/1/channels:batch", '{"chanels": [1]}', 400, "unknown field `chanels`"),
+        ("POST", "/users/1/channels:batch", "{", 400, "truncated"),
+        ("POST", "/users/1/channels:batch", b"\xff", 400, "malformed"),
+        ("POST", "/users/1/channels:batch", " " * 70_000, 400, "larger than 65536 bytes"),
+        ("POST", "/users/1/channels/1/ack", "{}", 400, "missing required field `message_id`"),
+        ("POST", "/users/1/channels/1/ack", '{"message_id": 9223372036854775808}', 400, "$.message_id"),
+        ("POST", "/users/1/channels/1/pin", '{"pin_ts": 4294967296}', 400, "$.pin_ts"),
+        ("POST", "/mentions", '{"channel": 1, "users": [1], "count": 0}', 400, "$.count"),
+    ],
+)
+def test_bad_input_is_told_its_reason(
+    instance: Instance, method: str, path: str, body: Any, status: int, reason: str
+) -> None:
+    async def main() -> None:
+        async with (
+            aiohttp.ClientSession(instance.url) as client,
+            client.request(method, path, data=body) as answer,
+        ):
+            assert answer.status == status
+            assert reason in (await answer.json())["error"]
+
+    asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    with running(f"sqlite:{tmp_path_factory.mktemp('service')}/states.db") as service:
+        yield service
+
+
+def test_a_session_ends_with_a_reason(instance: Instance) -> None:
+    async def main() -> None:
+        async with aiohttp.ClientSession(instance.url) as client:
+            async with client.ws_connect("/users/1/session") as session:
+                await session.send_str('{"read": ["1"]}')
+                message = await session.receive()
+                assert (message.data, message.extra) == (1008, "Expected `int`, got `str` - at `$.read[0]`")
+            async with client.ws_connect("/users/x/session") as session:
+                assert (await session.receive()).data == 1008
+
+    asyncio.run(main())
+
+
+def test_health_and_figures(instance: Instance) -> None:
+    async def main() -> None:
+        async with aiohttp.ClientSession(instance.url) as client:
+            await get(client, "/users/77/channels/1")
+            async with client.get("/healthz") as answer:
+                assert (answer.status, await answer.text()) == (200, "ok\n")
+            async with client.get("/metrics") as answer:
+                text = await answer.text()
+        for name in (
+            "slabcache_size",
+            "read_states_gc_longest_pause_seconds",
+            "process_resident_memory_bytes",
+        ):
+            assert f"\n{name}" in text
+
+    asyncio.run(main())
+
+
+def test_a_database_that_is_away_is_missed_only_where_it_is_needed(store: str) -> None:
+    async def main(url: str) -> None:
+        async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as client:
+            await post(client, "/users/1/channels/1/ack", message_id=5)
+            with away(store):
+                calls = [client.get(f"/users/{user}/channels/1") for user in range(2, 702)]
+                waiting = asyncio.gather(*calls)
+                await asyncio.sleep(0.2)
+                assert await post(client, "/users/1/channels/1/ack", message_id=6) == state(6)
+                assert await get(client, "/users/1/channels/1") == state(6)
+                for answer in await waiting:
+                    assert answer.status == 503, await answer.text()
+                    assert answer.headers["Retry-After"] == "1"
+                assert (await post(client, "/mentions", channel=1, users=[1, 900]))["refused"] == [900]
+                assert await get(client, "/users/1/channels/1") == state(6, 1)
+            while (await client.get("/users/2/channels/1")).status != 200:
+                await asyncio.sleep(0.1)
+
+    with running(store) as instance:
+        asyncio.run(main(instance.url))
+
+
+def test_what_could_not_be_saved_is_said(store: str) -> None:
+    async def main(url: str) -> None:
+        async with aiohttp.ClientSession(url) as client:
+            for channel in range(3):
+                await post(client, f"/users/1/channels/{channel}/ack", message_id=5)
+
+    instance = Instance(store, "--deadline", "1")
+    asyncio.run(main(instance.url))
+    with locked(store):
+        assert instance.terminate() == 1
+    instance.kill()
+    assert "3 rows are not in the store" in "".join(instance.log)
