@@ -17,7 +17,8 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile("quick")
 
 # The tests in cassandra/ need a server, those in read_states/ what the example needs:
-# `make test-cassandra` and `make test-read-states` name them. A platform without fork has nothing to test in test_fork.py.
+# `make test-cassandra` and `make test-read-states` name them. A platform without fork has
+# nothing to test in test_fork.py.
 collect_ignore = ["cassandra", "read_states"]
 if not hasattr(os, "fork"):
     collect_ignore.append("test_fork.py")

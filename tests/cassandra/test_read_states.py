@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 
 import aiohttp
+import pytest
+from cassandra.cluster import Cluster
 
 from cassandra_node import Node
 from read_states_service import check_round_trip, get, post, running, state
 
-
-def url_of(node: Node, keyspace: str) -> str:
-    return f"cassandra://{node.facts['host']}:{node.facts['port']}/{keyspace}"
+KEYSPACE = "slabcache_read_states"
 
 
-def test_every_operation_and_a_restart(server: Node) -> None:
-    check_round_trip(url_of(server, "read_states"))
+@pytest.fixture
+def url(server: Node) -> str:
+    """Of an empty store."""
+    with Cluster([server.facts["host"]], port=server.facts["port"], protocol_version=4) as cluster:
+        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {KEYSPACE}", timeout=None)
+    return f"cassandra://{server.facts['host']}:{server.facts['port']}/{KEYSPACE}"
 
 
-def test_a_server_that_hangs_is_missed_only_where_it_is_needed(node: Node) -> None:
+def test_every_operation_and_a_restart(url: str) -> None:
+    check_round_trip(url)
+
+
+def test_a_server_that_hangs_is_missed_only_where_it_is_needed(node: Node, url: str) -> None:
     async def main(url: str) -> None:
         async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as client:
             await post(client, "/users/1/channels/1/ack", message_id=5)
@@ -38,5 +46,5 @@ def test_a_server_that_hangs_is_missed_only_where_it_is_needed(node: Node) -> No
                 await asyncio.sleep(0.1)
             assert await get(client, "/users/1/channels/1") == state(6, 1)
 
-    with running(url_of(node, "read_states_halted")) as instance:
+    with running(url) as instance:
         asyncio.run(main(instance.url))
