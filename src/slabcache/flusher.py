@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import random
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from slabcache.arguments import seconds
 from slabcache.errors import is_refusal
 from slabcache.rows import from_rows
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slabcache.stores.base import Store
     from slabcache.write_behind import WriteBehindCache
 
-__all__ = ["Flusher", "OnRejected", "Room", "Saved", "deadline_after", "seconds", "seconds_until", "wait_for"]
+__all__ = ["Flusher", "OnRejected", "Room", "Saved", "deadline_after", "seconds_until", "wait_for"]
 
 log = logging.getLogger("slabcache")
 
@@ -375,15 +375,6 @@ class Flusher:
 
     def _name(self) -> str:
         return type(self._store).__name__
-
-
-def seconds(name: str, number: float) -> float:
-    """An argument that is a number of seconds."""
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(number).__name__}")
-    if not 0 <= number < math.inf or number > 1e9:
-        raise ValueError(f"{name} must be from 0 to 1e9 seconds, not {number}")
-    return float(number)
 
 
 def deadline_after(timeout: float | None) -> float | None:

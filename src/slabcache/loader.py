@@ -270,7 +270,7 @@ class Loader:
                 middle = part.start + size // 2
                 parts += [slice(middle, part.stop), slice(part.start, middle)]
             else:
-                flight.values[part], flight.found[part] = self._checked(*answer, size)
+                flight.values[part], flight.found[part] = self._checked(answer, size)
 
     def _keep(self, flight: Flight) -> None:
         """Create the entries of a load."""
@@ -294,8 +294,13 @@ class Loader:
         for callback in flight.callbacks:
             callback()
 
-    def _checked(self, values: object, found: object, count: int) -> tuple[Array, Array]:
+    def _checked(self, answer: object, count: int) -> tuple[Array, Array]:
         """What a store has returned, as packed rows and bools."""
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise RuntimeError(
+                f"{type(self._store).__name__}.load_many must return values and bools, not {answer!r:.100}"
+            )
+        values, found = answer
         rows = as_rows(self._value_schema, values)
         flags = np.asarray(found)
         if len(rows) != count or flags.shape != (count,) or flags.dtype != np.bool_:

@@ -32,8 +32,9 @@ from slabcache._write_behind import (
     WriteBehindCore,
 )
 from slabcache.aio import AsyncCalls
+from slabcache.arguments import seconds, whole
 from slabcache.errors import BackpressureError
-from slabcache.flusher import Flusher, OnRejected, Room, Saved, deadline_after, seconds, seconds_until
+from slabcache.flusher import Flusher, OnRejected, Room, Saved, deadline_after, seconds_until
 from slabcache.loader import Flight, Loader
 from slabcache.mapping import SlabMapping
 from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
@@ -155,10 +156,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             None if backpressure_timeout is None else seconds("backpressure_timeout", backpressure_timeout)
         )
         self._exit_timeout = seconds("exit_timeout", exit_timeout)
-        rows = _count("flush_rows", flush_rows, 1)
+        rows = whole("flush_rows", flush_rows, 1)
         if max_pending is None:
             max_pending = max(int(capacity) // 4, 1) if hasattr(capacity, "__index__") else 1
-        pending = _count("max_pending", max_pending, 0)
+        pending = whole("max_pending", max_pending, 0)
         super().__init__(capacity, pending, store.key_dtype, store.value_dtype, default)
         self.store = store
         self._loader = Loader(self, store)
@@ -580,14 +581,6 @@ MutableMapping.register(WriteBehindCache)
 _ends_at: float | None = None  # when the interpreter began to end
 _finalized = 0  # the process whose end has been provided for
 _open_caches: weakref.WeakValueDictionary[int, WriteBehindCache] = weakref.WeakValueDictionary()
-
-
-def _count(name: str, number: int, least: int) -> int:
-    if isinstance(number, bool) or not hasattr(number, "__index__"):
-        raise TypeError(f"{name} must be an integer, not {type(number).__name__}")
-    if not least <= int(number) < 2**32:
-        raise ValueError(f"{name} must be from {least} to {2**32 - 1}, not {number}")
-    return int(number)
 
 
 def _shape(keys: Any, request: Request) -> tuple[int, ...]:

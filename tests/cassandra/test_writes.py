@@ -303,3 +303,28 @@ def test_closed(make_store: MakeStore) -> None:
     for call in calls:
         with pytest.raises(ClosedError):
             call()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"hosts": []}, ValueError, "hosts"),
+        ({"hosts": [1]}, ValueError, "hosts"),
+        ({"port": "9042"}, TypeError, "port must be an integer, not str"),
+        ({"port": 70_000}, ValueError, "port must be from 1 to 65535, not 70000"),
+        ({"concurrency": 1.5}, TypeError, "concurrency must be an integer, not float"),
+        ({"concurrency": 0}, ValueError, "concurrency must be from 1"),
+        ({"request_timeout": "10"}, TypeError, "request_timeout must be a number of seconds, not str"),
+        ({"request_timeout": 0}, ValueError, "request_timeout must be more than 0"),
+        ({"replication": "3"}, TypeError, "replication must be an integer, not str"),
+        ({"replication": {"east": 0}}, ValueError, r"replication\['east'\] must be from 1"),
+        ({"create": False}, ValueError, "give create=True"),
+        ({"consistency": "MOST"}, ValueError, "none of"),
+        ({"username": "me"}, ValueError, "both username and password"),
+        ({"tls": True}, TypeError, "tls must be an ssl.SSLContext, not bool"),
+    ],
+)
+def test_options_that_cannot_be_used(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    good = {"hosts": "127.0.0.1", "keyspace": "k", "table": "t", "create": True, "replication": 1}
+    with pytest.raises(error, match=message):
+        CassandraStore(key="u8", value="u8", **(good | options))

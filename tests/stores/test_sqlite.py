@@ -425,7 +425,7 @@ def test_names_are_names_and_never_code(path: Path, name: str) -> None:
         ({"path": ":memory:"}, "name a file"),
         ({"path": Path(":memory:")}, "name a file"),
         ({"path": "a\0b"}, "NUL"),
-        ({"busy_timeout": -1}, "busy_timeout must be"),
+        ({"busy_timeout": -1}, "busy_timeout must be from 0 to 2e\\+06 seconds, not -1"),
         ({"busy_timeout": float("nan")}, "busy_timeout must be"),
         ({"busy_timeout": float("inf")}, "busy_timeout must be"),
     ],
@@ -437,7 +437,10 @@ def test_arguments_that_cannot_be_used(path: Path, arguments: dict[str, Any], me
     assert not path.exists()
 
 
-def test_dtypes_that_cannot_be_used(path: Path) -> None:
+def test_types_that_cannot_be_used(path: Path) -> None:
+    text: Any = "5"
+    with pytest.raises(TypeError, match="busy_timeout must be a number of seconds, not str"):
+        SQLiteStore(path, table="t", key=KEY, value=VALUE, busy_timeout=text)
     with pytest.raises(TypeError, match="key: float64 is not supported"):
         open_store(path, key="f8")
     assert not path.exists()

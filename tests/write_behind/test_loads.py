@@ -110,6 +110,10 @@ def test_a_failed_load_raises_to_all_who_waited_and_is_not_cached() -> None:
 
 def test_a_store_that_answers_with_the_wrong_shape_is_named() -> None:
     store, cache = make()
+    for answer in ((), [np.zeros(1), np.zeros(1, bool)], (1, 2, 3)):
+        store.answer = answer
+        with pytest.raises(RuntimeError, match=r"load_many must return values and bools, not"):
+            cache.get(1)
     store.answer = np.zeros(5, "i8"), np.zeros(5, bool)
     with pytest.raises(RuntimeError, match="FaultyStore.load_many"):
         cache[1]

@@ -243,7 +243,7 @@ class Node:
         if pid is None:
             raise NodeError(f"there is no node running in {self.home}")
         os.kill(pid, signal.SIGSTOP)
-        while state(pid) != "T":
+        while state(pid) not in "TZ":
             time.sleep(0.01)
 
     def resume(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from slabcache.arguments import seconds, whole
 from slabcache.errors import RowsRejected
 from slabcache.schema import Description, Role, describe
 from slabcache.stores.cassandra_connection import ForkSafeConnection
@@ -156,16 +157,23 @@ class CassandraStore:
         names = check_name(keyspace, "keyspace"), check_name(table, "table")
         self._table = Table(*names, *columns_of(key, value))
         self._hosts = [hosts] if isinstance(hosts, str) else list(hosts)
-        if not self._hosts:
-            raise ValueError("hosts is empty; name a node")
+        if not self._hosts or not all(isinstance(host, str) and host for host in self._hosts):
+            raise ValueError(f"hosts {hosts!r} must be the name or address of a node, or several")
         if consistency not in _LEVELS:
             raise ValueError(f"consistency {consistency!r} is none of {', '.join(_LEVELS)}")
         if (username is None) != (password is None):
             raise ValueError("give both username and password, or neither")
-        if not request_timeout > 0:
-            raise ValueError(f"request_timeout {request_timeout} must be more than 0 seconds")
-        if concurrency < 1:
-            raise ValueError(f"concurrency {concurrency} must be at least 1")
+        request_timeout = seconds("request_timeout", request_timeout)
+        if request_timeout == 0:
+            raise ValueError("request_timeout must be more than 0 seconds")
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise TypeError(f"tls must be an ssl.SSLContext, not {type(tls).__name__}")
+        port = whole("port", port, 1, 65535)
+        concurrency = whole("concurrency", concurrency, 1)
+        if isinstance(replication, Mapping):
+            replication = {name: whole(f"replication[{name!r}]", n, 1) for name, n in replication.items()}
+        elif replication is not None:
+            replication = whole("replication", replication, 1)
         if replication is not None and not create:
             raise ValueError("replication is for a keyspace that is created; give create=True as well")
         self._create = create

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slabcache.arguments import seconds
 from slabcache.errors import RowsRejected
 from slabcache.schema import Description, Role, describe
 from slabcache.stores.columns import Column, check_rows, columns_of
@@ -102,8 +103,7 @@ class SQLiteStore:
         }
         self._key, self._value = columns_of(key, value)
         self._table = Table(table, self._key, self._value)
-        if not 0 <= busy_timeout <= _BUSY_TIMEOUT_MAX:
-            raise ValueError(f"busy_timeout must be 0 to {_BUSY_TIMEOUT_MAX} seconds, not {busy_timeout}")
+        busy_timeout = seconds("busy_timeout", busy_timeout, _BUSY_TIMEOUT_MAX)
         self._busy_timeout = busy_timeout
         self._connections = Connections(_absolute(path), busy_timeout, self._configure)
         try:
