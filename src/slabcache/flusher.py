@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -319,9 +319,14 @@ class Flusher:
     def _save(self, cache: WriteBehindCache, part: Rows) -> None:
         keys = _read_only(from_rows(cache._key_schema, part.keys))
         if part.deleted[0]:
-            self._store.delete_many(keys)
+            call: Callable[..., object] = self._store.delete_many
+            answer = call(keys)
         else:
-            self._store.save_many(keys, _read_only(from_rows(cache._value_schema, part.values)))
+            call = self._store.save_many
+            answer = call(keys, _read_only(from_rows(cache._value_schema, part.values)))
+        if isinstance(answer, Coroutine):
+            answer.close()
+            raise RuntimeError(f"{self._name()} has coroutines for methods, and needs plain ones")
 
     def _settle(self, cache: WriteBehindCache, part: Rows, saved: bool = True) -> None:
         cache._settle(part.slots, saved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -239,8 +239,9 @@ class Loader:
             self._keep(flight)
         except Exception as error:
             flight.error = error
-        except BaseException:  # is for this thread; the others have only lost their load
+        except BaseException as error:  # is for this thread; the others have only lost their load
             flight.error = RuntimeError("the thread that carried out this load was interrupted; try again")
+            flight.error.__cause__ = error
             raise
         finally:
             self._land(flight)
@@ -261,6 +262,8 @@ class Loader:
             try:
                 answer = self._store.load_many(keys[part])
             except Exception as error:
+                if isinstance(error, KeyError):  # would be taken for an absent row
+                    raise RuntimeError(f"{type(self._store).__name__}.load_many raised {error!r}") from error
                 if not is_refusal(error):
                     raise
                 if size == 1 or halvings == HALVINGS:
@@ -296,16 +299,21 @@ class Loader:
 
     def _checked(self, answer: object, count: int) -> tuple[Array, Array]:
         """What a store has returned, as packed rows and bools."""
+        name = type(self._store).__name__
+        if isinstance(answer, Coroutine):
+            answer.close()
+            raise RuntimeError(f"{name} has coroutines for methods, and needs plain ones")
         if not isinstance(answer, tuple) or len(answer) != 2:
-            raise RuntimeError(
-                f"{type(self._store).__name__}.load_many must return values and bools, not {answer!r:.100}"
-            )
+            raise RuntimeError(f"{name}.load_many must return values and bools, not {answer!r:.100}")
         values, found = answer
-        rows = as_rows(self._value_schema, values)
+        try:
+            rows = as_rows(self._value_schema, values)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise RuntimeError(f"{name}.load_many has returned other values: {error}") from error
         flags = np.asarray(found)
         if len(rows) != count or flags.shape != (count,) or flags.dtype != np.bool_:
             raise RuntimeError(
-                f"{type(self._store).__name__}.load_many: {count} keys need {count} values and {count} "
+                f"{name}.load_many: {count} keys need {count} values and {count} "
                 f"bools, not {len(rows)} and {flags.dtype} of shape {flags.shape}"
             )
         return rows, flags

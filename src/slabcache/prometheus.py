@@ -67,6 +67,10 @@ class CacheCollector(Collector):
                 raise TypeError(f"{name} must be a cache, not {type(cache).__name__}")
         self._caches = caches
 
+    def describe(self) -> Iterable[Metric]:
+        """What a registry knows it by: a second one is refused."""
+        return CacheCollector().collect()
+
     def collect(self) -> Iterable[Metric]:
         """The metrics at this moment; what `prometheus_client` calls."""
         stats = {}

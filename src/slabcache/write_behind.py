@@ -214,7 +214,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         return item
 
     def clear(self) -> None:
-        """Delete all entries in memory, in the store too; what only the store has stays. O(size)."""
+        """Delete all entries that `len` counts, in the store too. What only the store has stays, and what is
+        evicted and on its way there. O(size)."""
         while self._delete_least_recent() is not None:
             pass
 
@@ -588,26 +589,33 @@ def _shape(keys: Any, request: Request) -> tuple[int, ...]:
     return () if isinstance(keys, (np.ndarray, np.generic)) and keys.ndim == 0 else (len(request),)
 
 
+def _start_flushes() -> list[WriteBehindCache]:
+    """Have all open caches flush at the same time: one whose store fails must not take the time of others."""
+    caches = [cache for cache in list(_open_caches.values()) if not cache._forked]
+    for cache in caches:
+        need = Saved(time.monotonic_ns(), cache._exit_deadline())
+        with contextlib.suppress(Exception):
+            cache._flusher.call_when_met(need, bool)
+    return caches
+
+
 def _flush_at_exit() -> None:
-    """Close what is open, also where another thread is about to."""
-    for cache in list(_open_caches.values()):
-        if cache._forked:
-            continue
+    """Close what is open, also where another thread is about to. An interrupt ends the wait for one cache."""
+    for cache in _start_flushes():
         try:
             cache.close(seconds_until(cache._exit_deadline()))
         except TimeoutError as error:
-            log.error("leaving the interpreter: %s", error)
-        except Exception:
-            log.exception("leaving the interpreter: the cache could not be closed")
+            log.error("leaving the interpreter, %s: %s", type(cache.store).__name__, error)
+        except BaseException:
+            log.exception("leaving the interpreter, %s: not closed", type(cache.store).__name__)
 
 
 def _flush_while_threads_work() -> None:
     """The first thing at the end: soon `concurrent.futures` takes no more work, and stores may need that.
     Threads go on and may write, so nothing is closed yet."""
-    for cache in list(_open_caches.values()):
-        if not (cache.closed or cache._forked):
-            with contextlib.suppress(Exception):  # told when it is closed
-                cache.flush(seconds_until(cache._exit_deadline()))
+    for cache in _start_flushes():
+        with contextlib.suppress(Exception):  # told when it is closed
+            cache.flush(seconds_until(cache._exit_deadline()))
 
 
 def _flush_before_others_end() -> None:

@@ -113,7 +113,7 @@ def test_leaving_the_interpreter_flushes() -> None:
 def test_leaving_the_interpreter_with_a_store_that_fails_is_a_log_line() -> None:
     done = run("store.failure = OSError('down')")
     assert done.returncode == 0
-    assert "leaving the interpreter: 1 rows are not in the store" in done.stderr
+    assert "leaving the interpreter, Printing: 1 rows are not in the store" in done.stderr
 
 
 def test_a_forked_child_reads_and_writes_nothing() -> None:
@@ -210,6 +210,33 @@ def test_close_waits_for_loads_under_way() -> None:
         assert store.closed == 1
         with pytest.raises(ClosedError):
             read.result()
+
+
+@pytest.mark.parametrize("interrupts", [0, 2])
+def test_a_store_that_fails_takes_no_time_of_others_at_the_end(interrupts: int) -> None:
+    """Nor does an interrupt of the wait for it."""
+    done = run(
+        f"""
+        import signal
+        cache.close()
+        class Failing(FaultyStore):
+            def save_many(self, keys, values):
+                if self.interrupts:
+                    self.interrupts -= 1
+                    os.kill(os.getpid(), signal.SIGINT)
+                raise OSError("down")
+        failing = Failing()
+        failing.interrupts = 0
+        first = WriteBehindCache(100, failing, flush_interval=1000, exit_timeout=2)
+        first[1] = 1
+        failing.interrupts = {interrupts}
+        second = WriteBehindCache(60000, Printing(), flush_interval=1000, exit_timeout=2, flush_rows=50000)
+        second.put_many(range(50000), range(50000))
+        """
+    )
+    assert "saved 50000\n" in done.stdout, done.stderr
+    assert "leaving the interpreter, Failing: " in done.stderr
+    assert "leaving the interpreter, Printing" not in done.stderr
 
 
 def test_leaving_the_interpreter_while_another_thread_closes() -> None:

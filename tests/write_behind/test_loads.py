@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -110,14 +111,35 @@ def test_a_failed_load_raises_to_all_who_waited_and_is_not_cached() -> None:
 
 def test_a_store_that_answers_with_the_wrong_shape_is_named() -> None:
     store, cache = make()
-    for answer in ((), [np.zeros(1), np.zeros(1, bool)], (1, 2, 3)):
+    for answer in ((), [np.zeros(1), np.zeros(1, bool)], (1, 2, 3), asyncio.sleep(0)):
         store.answer = answer
-        with pytest.raises(RuntimeError, match=r"load_many must return values and bools, not"):
+        with pytest.raises(RuntimeError, match="load_many must return values and bools, not|coroutines"):
             cache.get(1)
     store.answer = np.zeros(5, "i8"), np.zeros(5, bool)
     with pytest.raises(RuntimeError, match="FaultyStore.load_many"):
         cache[1]
+    store.answer = np.zeros(1, "f8") + 0.5, np.ones(1, bool)
+    with pytest.raises(RuntimeError, match="FaultyStore.load_many has returned other values"):
+        cache[1]
+    store.failing_loads = KeyError("a column")
+    with pytest.raises(RuntimeError, match="raised KeyError"):
+        cache[1]
     cache.close()
+
+
+def test_a_store_of_coroutines_has_saved_nothing() -> None:
+    async def save_many(keys: np.ndarray, values: np.ndarray) -> None:
+        raise AssertionError("nobody runs it")
+
+    store, cache = make()
+    save, cache.store.save_many = store.save_many, save_many
+    cache[1] = 1
+    with pytest.raises(TimeoutError) as raised:
+        cache.flush(0.05)
+    assert "coroutines" in str(raised.value.__cause__)
+    cache.store.save_many = save
+    cache.close()
+    assert store.rows == {1: 1}
 
 
 def test_a_read_that_finds_no_room_is_not_cached() -> None:
