@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -91,8 +92,10 @@ class ObjectStates:
 
     async def close(self, timeout: float | None = None) -> None:
         self._flushing.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._flushing
         async with asyncio.timeout(timeout):
-            while self._dirty or self._saving:
+            while self._dirty:
                 await self._flush(time.monotonic())
         self._store.close()
 

@@ -428,7 +428,7 @@ cdef inline size_t behind_drain(
         if slot == NIL:
             break
         state = behind_state(behind, slot)
-        if state[0] & STATE_EVICTED:
+        if state[0] & STATE_EVICTED and behind_waits(behind, slot):
             ring_unlink(&behind.pending, slot)
         state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_FLUSHING
         slots[count] = slot

@@ -254,15 +254,13 @@ cdef class WriteBehindCore(SlabBase):
         return state
 
     cdef int ring_bell(self) except -1:
-        """Wake the flusher if a call asked for it."""
+        """Wake the flusher if a call asked for it; it keeps the cache until all is written. No step of this
+        runs Python code, so no signal handler gets in between."""
         if self.slab.header is not NULL and self.behind.unsaved.bell and self.forks == forks:
-            # Before: a batch may ring meanwhile, without the GIL. An interrupt must not silence the bell.
-            self.behind.unsaved.bell = False
-            try:
-                self._wake()
-            except BaseException:
-                self.behind.unsaved.bell = True
-                raise
+            self.behind.unsaved.bell = False    # before: a batch may ring meanwhile, without the GIL
+            flusher = self._flusher
+            flusher._held = self
+            flusher._bells.put(None)
         return 0
 
     # ---- one key ---------------------------------------------------------------------------------------

@@ -108,19 +108,23 @@ async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
                 need = next(steps)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            if not isinstance(need, (Room, Saved)):
+            if isinstance(need, (Room, Saved)):
+                if not await _met(cache, need):
+                    raise cache._too_late(need)
+            elif need is not None:
                 for flight in need:
                     await _arrival(cache, flight)
-            elif not await _met(cache, need):
-                raise cache._too_late(need)
     finally:
         steps.close()
 
 
 async def _arrival(cache: AsyncCalls, flight: Flight) -> None:
     arrived, callback = _signal()
-    cache._loader.call_when_done(flight, callback)
-    await arrived
+    try:
+        cache._loader.call_when_done(flight, callback)
+        await arrived
+    finally:
+        cache._loader.forget(flight, callback)
     if flight.error is not None:
         raise flight.error
 

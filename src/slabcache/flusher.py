@@ -102,7 +102,6 @@ class Flusher:
         self._interval = int(flush_interval * 1e9)  # nanoseconds
         self._rows = flush_rows
         self._on_rejected = on_rejected
-        # Taken by itself: `with` a Condition runs Python code, where an interrupt may leave it taken.
         self._lock = threading.RLock()  # owns all that follows
         self._changed = threading.Condition(self._lock)  # notified after each attempt
         self.freed = 0  # rows that are no longer unsaved; what writers wait for
@@ -119,11 +118,6 @@ class Flusher:
         self._thread.start()
 
     # ---- for the cache ---------------------------------------------------------------------------------
-
-    def wake(self, cache: WriteBehindCache) -> None:
-        """There is something to write: the cache is kept until it is written."""
-        self._held = cache
-        self._bells.put(None)
 
     def wait(self, need: Room | Saved) -> bool:
         """Return when a need is met; False at its deadline."""
@@ -359,7 +353,7 @@ class Flusher:
             self._failures += 1
             first = self._failures == 1
             self.counts.flush_errors += 1
-            self.last_error = error.with_traceback(None)  # whose frames would keep the cache alive
+            self.last_error = _without_frames(error)
             met = self._tell()
         _call_back(met)
         if first:
@@ -411,6 +405,19 @@ def _tell_log(
     """A handler that raises must not end the thread that writes."""
     with contextlib.suppress(BaseException):
         log.log(level, text, *arguments, exc_info=exc_info)
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """An error that is kept must not keep what was on the stack, a cache among it."""
+    chain: list[BaseException | None] = [error]
+    seen = set()
+    while chain:
+        link = chain.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            chain += [link.__cause__, link.__context__]
+    return error
 
 
 def _read_only(rows: Array) -> Array:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from slabcache import workers
 from slabcache.errors import ClosedError, is_refusal
 from slabcache.flusher import wait_for
 from slabcache.rows import as_rows, from_rows
@@ -32,8 +31,9 @@ class Flight:
     """The keys of one load, and what it has found once it is `done`."""
 
     def __init__(self) -> None:
-        self.keys: dict[bytes, int] = {}  # packed, and their positions
-        self.kept: set[int] = set()  # positions of keys that become entries in memory
+        self.keys: dict[bytes, int] = {}  # packed, and how many rows of calls wait for each
+        self.positions: dict[bytes, int] = {}  # of the keys, once it has departed
+        self.kept: set[bytes] = set()  # keys that become entries in memory
         self.since = -1  # number of the last write before the first of its keys was missed
         self.departed = False
         self.is_wanted = False  # somebody waits who cannot carry it out
@@ -43,10 +43,10 @@ class Flight:
         self.found: Array | None = None
         self.error: BaseException | None = None
         self.refused: dict[int, Exception] = {}  # by position: what the store raised for this key alone
-        self.callbacks: list[Callable[[], object]] = []
+        self.callbacks: dict[int, Callable[[], object]] = {}  # by id()
 
 
-Place = tuple[Flight, int]  # of a key
+Place = tuple[Flight, bytes]  # where the row of a key will be found
 
 
 class Loads(NamedTuple):
@@ -60,27 +60,21 @@ class Loads(NamedTuple):
 class Loader:
     """Thread safety: every method may be called from any thread.
 
-    Whoever waits first carries out a load, but for the main thread and event loops: what a signal handler
-    raises, such as KeyboardInterrupt, would leave it half done. Threads of ours do it for these.
+    Whoever waits first carries out a load, but for event loops, which must not be blocked: threads of ours
+    do it for these. The main thread never waits here, see workers.py.
     """
 
     def __init__(self, cache: WriteBehindCache, store: Store) -> None:
-        # Rung for each load, True for the end. Like that of the flusher, not one that is written in Python.
-        self._bells: SimpleQueue[bool] = SimpleQueue()
-        self._cache = weakref.ref(cache, lambda _: self._bells.put(True))
+        self._cache = weakref.ref(cache)
         self._store = store
         self._key_schema = cache._key_schema
         self._value_schema = cache._value_schema
-        self._submitting = threading.Lock()
-        self._submitter = 0  # the thread that holds it
-        # Taken by itself: `with` a Condition runs Python code, where an interrupt may leave it taken.
         self._lock = threading.RLock()  # owns all that follows
         self._changed = threading.Condition(self._lock)
         self._places: dict[bytes, Place] = {}  # of keys that are being loaded, or will be
         self._next = Flight()
         self._carriers: list[int] = []  # threads, one for each load under way
         self._is_closed = False
-        self._crew: list[threading.Thread] = []  # threads of ours
 
     def submit(self, cache: WriteBehindCache, request: Request) -> Loads:
         """Have the missing rows of a request loaded; those that nobody loads yet join the next flight.
@@ -88,24 +82,14 @@ class Loader:
         What is missing is found with the lock held, and a flight has its rows kept before it lands: so each
         key is in memory, or on its way, or missed by everybody.
         """
-        me = threading.get_ident()
-        if self._submitter == me:
-            raise RuntimeError(
-                "a signal handler cannot load a row while it interrupts the start of another load"
-            )
-        with self._submitting:
-            self._submitter = me
-            try:
-                with self._lock:
-                    rows, keys, since = cache._missing(request)
-                    packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
-                    places = [self._place(key, since) for key in packed]
-                    if request.keeps:
-                        for flight, position in places:
-                            flight.kept.add(position)
-                    return Loads(rows, places, {flight for flight, _ in places if not flight.departed})
-            finally:
-                self._submitter = 0
+        with self._lock:
+            rows, keys, since = cache._missing(request)
+            packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
+            places = [self._place(key, since) for key in packed]
+            if request.keeps:
+                for flight, key in places:
+                    flight.kept.add(key)
+            return Loads(rows, places, {flight for flight, _ in places if not flight.departed})
 
     def _place(self, key: bytes, since: int) -> Place:
         """Where a key will be found; the next flight takes it if no other does. Needs the lock."""
@@ -113,10 +97,20 @@ class Loader:
         if place is None:
             flight = self._next
             flight.since = since if flight.since < 0 else min(flight.since, since)
-            # It may be there already, if an interrupt came before the next line.
-            position = flight.keys.setdefault(key, len(flight.keys))
-            place = self._places[key] = flight, position
+            place = self._places[key] = flight, key
+        place[0].keys[key] = place[0].keys.get(key, 0) + 1
         return place
+
+    def withdraw(self, places: list[Place]) -> None:
+        """A call that has submitted these no longer waits for them: what nobody wants is not loaded."""
+        with self._lock:
+            for flight, key in places:
+                if flight.departed:
+                    continue
+                flight.keys[key] -= 1
+                if not flight.keys[key]:
+                    del flight.keys[key], self._places[key]
+                    flight.kept.discard(key)
 
     def wait(self, flights: Iterable[Flight]) -> None:
         """Return when all flights are done; what one of them raised as a whole is raised."""
@@ -128,11 +122,12 @@ class Loader:
                 raise flight.error
 
     def call_when_done(self, flight: Flight, callback: Callable[[], object]) -> None:
-        """Call back from some thread when a flight is done; nobody needs to wait for it."""
+        """Call back from some thread when a flight is done, unless it is told to `forget`; nobody needs to
+        wait for the flight."""
         with self._lock:
             is_done = flight.done
             if not is_done:
-                flight.callbacks.append(callback)
+                flight.callbacks[id(callback)] = callback
                 flight.is_wanted = True
                 if self._start_next() or flight.departed:
                     return
@@ -142,17 +137,18 @@ class Loader:
         else:
             self._land(flight)
 
+    def forget(self, flight: Flight, callback: Callable[[], object]) -> None:
+        with self._lock:
+            flight.callbacks.pop(id(callback), None)
+
     def close(self, deadline: float | None) -> None:
-        """Wait for the loads under way, but not after the deadline, and end the threads of ours. A load that
-        has not begun fails."""
+        """Wait for the loads under way, but not after the deadline. A load that has not begun fails."""
         me = threading.get_ident()
         with self._lock:
             self._is_closed = True
             wait_for(self._changed, lambda: all(carrier == me for carrier in self._carriers), deadline)
-            self._crew.clear()
             stranded = self._give_up()
         self._land(stranded)
-        self._bells.put(True)
 
     # ---- departures; but for the last, all need the lock -----------------------------------------------
 
@@ -165,30 +161,19 @@ class Loader:
         """The next flight starts; a new one gathers keys."""
         flight, self._next = self._next, Flight()
         flight.departed = True
+        flight.positions = {key: position for position, key in enumerate(flight.keys)}
         flight.carrier = threading.get_ident()
         self._carriers.append(flight.carrier)
         return flight
 
     def _start_next(self) -> bool:
-        """Have the next flight carried out by a thread of ours if it is wanted; False when there is none: the
-        cache is closed, or the interpreter ends."""
-        if self._next.is_wanted:
-            self._hire()
-            if len(self._carriers) < LOADS:
-                self._bells.put(False)
-        return bool(self._crew)
-
-    def _hire(self) -> None:
-        """Have LOADS threads. Interrupted, it has started one more, which hurts nobody, or one that stays
-        where it is: `Thread.start` can be stopped on its way."""
-        if self._is_closed:
-            return
-        self._crew = [thread for thread in self._crew if thread.is_alive()]
-        if len(self._crew) < LOADS:
-            thread = threading.Thread(target=self._serve, name="slabcache-loader", daemon=True)
-            with contextlib.suppress(RuntimeError):
-                thread.start()
-                self._crew.append(thread)
+        """Have the next flight carried out by a thread of ours, if it is wanted, as soon as it may depart;
+        False when that cannot be: the cache is closed, or the interpreter ends."""
+        if self._next.is_wanted and self._is_closed:
+            return False
+        if self._next.is_wanted and len(self._carriers) < LOADS:
+            return workers.start(self._carry)
+        return True
 
     def _give_up(self) -> Flight:
         """There is nobody to carry out the next flight: it lands where it is."""
@@ -205,11 +190,6 @@ class Loader:
         with self._lock:
             if flight.carrier == threading.get_ident():
                 raise RuntimeError("load_many asks the cache for a row that it is loading")
-            if threading.current_thread() is threading.main_thread():
-                flight.is_wanted = True
-                if self._start_next():
-                    wait_for(self._changed, lambda: flight.done or not self._crew, None)
-                    return False
             wait_for(self._changed, lambda: flight.done or self._may_depart(flight), None)
             if flight.done:
                 return False
@@ -218,13 +198,8 @@ class Loader:
 
     # ---- a load ----------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        """What a thread of ours does: it gets no signals."""
-        while not self._bells.get():
-            self._carry()
-        self._bells.put(True)  # for the next one
-
     def _carry(self) -> None:
+        """What a thread of ours does."""
         with self._lock:
             if not self._next.is_wanted or len(self._carriers) >= LOADS:
                 return  # another has taken it, or will be followed by it
@@ -250,6 +225,8 @@ class Loader:
         """Fill a flight. Its keys come from callers that know nothing of each other: what the store refuses
         to load is found by halving, and no one else's error."""
         count = len(flight.keys)
+        if not count:
+            return
         packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
         keys = from_rows(self._key_schema, packed)
         flight.values = np.zeros(count, self._value_schema.packed)
@@ -277,24 +254,25 @@ class Loader:
 
     def _keep(self, flight: Flight) -> None:
         """Create the entries of a load."""
-        assert flight.values is not None
-        assert flight.found is not None
-        kept = sorted(set(flight.kept).difference(flight.refused))
+        kept = sorted({flight.positions[key] for key in flight.kept}.difference(flight.refused))
         cache = self._cache()
         if cache is not None and not cache.closed and kept:
+            assert flight.values is not None
+            assert flight.found is not None
             packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
             cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.since)
 
     def _land(self, flight: Flight) -> None:
         with self._lock:
             for key in flight.keys:
-                self._places.pop(key, None)  # an interrupt may have come before it was there
+                del self._places[key]
             flight.done = True
             flight.carrier = 0
             self._carriers.remove(threading.get_ident())
             self._changed.notify_all()
             self._start_next()
-        for callback in flight.callbacks:
+            callbacks = list(flight.callbacks.values())
+        for callback in callbacks:
             callback()
 
     def _checked(self, answer: object, count: int) -> tuple[Array, Array]:

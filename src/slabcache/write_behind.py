@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from slabcache import workers
 from slabcache._write_behind import (
     ABSENT,
     CHANGE,
@@ -50,7 +51,7 @@ Result = TypeVar("Result")
 _MISSING: Any = object()
 
 
-Need = list[Flight] | Room | Saved
+Need = list[Flight] | Room | Saved | None  # what a call waits for; None: it is about to do more than look
 Steps = Generator[Need, None, Result]
 
 
@@ -309,6 +310,12 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         """
         self._flusher.check_may_wait()
         deadline = deadline_after(timeout)
+        if threading.current_thread() is threading.main_thread():
+            workers.run(lambda: self._close_in_turn(deadline))
+        else:
+            self._close_in_turn(deadline)
+
+    def _close_in_turn(self, deadline: float | None) -> None:
         left = seconds_until(deadline)
         if not self._closing.acquire(timeout=-1 if left is None else left):
             raise TimeoutError("another thread is still closing the cache")
@@ -318,7 +325,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             self._closing.release()
 
     def _close_once(self, deadline: float | None) -> None:
-        """Each step may be interrupted, also by a handler that closes; the next call goes on from there."""
+        """A step may raise; the next call goes on from there."""
         if self._forked:
             self._close()
             return
@@ -352,23 +359,31 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wake(self) -> None:
-        self._flusher.wake(self)
-
     # ---- how calls run ---------------------------------------------------------------------------------
 
     def _drive(self, steps: Steps[Result]) -> Result:
-        """Run a call, blocking while it waits."""
+        """Run a call, blocking while it waits. The first step changes nothing but the cache itself."""
+        try:
+            need = next(steps)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        if threading.current_thread() is threading.main_thread():
+            return workers.run(lambda: self._finish(steps, need))
+        return self._finish(steps, need)
+
+    def _finish(self, steps: Steps[Result], need: Need) -> Result:
+        """Run a call from its first need on."""
         try:
             while True:
+                if isinstance(need, (Room, Saved)):
+                    if not self._flusher.wait(need):
+                        raise self._too_late(need)
+                elif need is not None:
+                    self._loader.wait(need)
                 try:
                     need = next(steps)
                 except StopIteration as stop:
                     return stop.value  # type: ignore[no-any-return]
-                if not isinstance(need, (Room, Saved)):
-                    self._loader.wait(need)
-                elif not self._flusher.wait(need):
-                    raise self._too_late(need)
         finally:
             steps.close()
 
@@ -394,13 +409,19 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def _loading(self, request: Request) -> Steps[None]:
         """Have the missing rows of a request loaded."""
+        yield None
         rows, places, fresh = self._loader.submit(self, request)
         if not places:
             return
         flights = list(dict.fromkeys(flight for flight, _ in places))
-        yield flights
+        try:
+            yield flights
+        except GeneratorExit:  # nobody waits any more
+            self._loader.withdraw(places)
+            raise
+        where_found = [flight.positions[key] for flight, key in places]
         if any(flight.refused for flight in flights):
-            for flight, position in places:
+            for (flight, _), position in zip(places, where_found, strict=True):
                 if position in flight.refused:
                     raise flight.refused[position]
         if len(flights) == 1:
@@ -410,7 +431,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
                 flight: np.array([row for row, place in enumerate(places) if place[0] is flight])
                 for flight in flights
             }
-        positions = np.array([position for _, position in places])
+        positions = np.array(where_found)
         for flight, which in where.items():
             assert flight.values is not None
             assert flight.found is not None

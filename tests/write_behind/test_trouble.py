@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -58,19 +60,122 @@ def test_interrupts_leave_no_load_behind() -> None:
                     cache[key] = key
                     cache.flush(60)
                     armed = False
-                except (KeyboardInterrupt, RuntimeError):  # that is what a wait makes of one now and then
+                except KeyboardInterrupt:
                     armed = False
                     interrupts += 1
                 if key % 20 == 0:
                     assert pool.submit(cache.get_many, [key, key + 2000]).result(60)[1].all()
         assert interrupts > 100
         assert cache.get_many(range(2000))[0].tolist() == list(range(2000))
-        assert len(cache._loader._carriers) == 0
         cache.close(60)
+        assert not cache._loader._carriers
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert store.closed == 1
+
+
+def test_loads_that_end_their_threads_keep_no_one_waiting() -> None:
+    """As one that runs an event loop of its own, in which something is cancelled."""
+
+    async def main() -> None:
+        store, cache = make(FaultyStore(rows={3: 30}))
+        store.gate.clear()
+        store.failing_loads = asyncio.CancelledError()
+        loads = [asyncio.create_task(cache.aget(1))]
+        while len(store.loads) < 1:
+            await asyncio.sleep(0)
+        loads.append(asyncio.create_task(cache.aget(2)))
+        while len(store.loads) < 2:
+            await asyncio.sleep(0)
+        third = asyncio.create_task(cache.aget(3))
+        await asyncio.sleep(0.01)
+        store.after_load = None
+        store.gate.set()
+        for load in loads:
+            with pytest.raises(RuntimeError, match="interrupted") as raised:
+                await load
+            assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+        store.failing_loads = None
+        with suppress(RuntimeError):  # it may have departed before
+            assert await third == 30
+        assert await cache.aget(3) == 30
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+def test_reads_that_were_given_up_are_not_loaded() -> None:
+    """However many there were while the store did not answer."""
+
+    async def main() -> None:
+        store, cache = make(FaultyStore(rows={key: key for key in range(2000)}), capacity=3000)
+        store.gate.clear()
+        held = [asyncio.create_task(cache.aget(key)) for key in (0, 1)]
+        for task in held:
+            await asyncio.sleep(0.02)
+            assert not task.done()
+        kept = asyncio.create_task(cache.aget(1500))
+        for key in range(2, 1000):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(cache.aget_many([key, key, 1500 + key % 2]), 0)
+        store.gate.set()
+        assert await kept == 1500
+        assert [await task for task in held] == [0, 1]
+        assert sum(len(keys) for keys in store.loads) <= 4
+        assert not cache._loader._places
+        assert await cache.aget(999) == 999
+        await cache.aclose()
+
+    asyncio.run(main())
+
+
+def test_an_interrupted_write_is_saved_nevertheless() -> None:
+    armed = False
+
+    def interrupt(*_: object) -> None:
+        if armed:
+            raise KeyboardInterrupt
+
+    _, cache = make(flush_interval=0.0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for key, delay in enumerate(np.random.default_rng(5).uniform(1e-6, 2e-5, 1000).tolist()):
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                cache[key % 8] = key
+                armed = False
+            except KeyboardInterrupt:
+                armed = False
+            while cache.stats().dirty:  # which wakes nobody
+                time.sleep(0.0002)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    cache.close()
+
+
+def test_an_error_that_is_kept_keeps_no_cache() -> None:
+    class Chained(FaultyStore):
+        def save_many(self, keys: np.ndarray, values: np.ndarray) -> None:
+            if not self.rows:
+                self.rows[0] = 0
+                try:
+                    raise OSError("inner")
+                except OSError as error:
+                    raise OSError("outer") from error
+            super().save_many(keys, values)
+
+    _, cache = make(Chained(), flush_interval=0.0)
+    cache[1] = 1
+    cache.flush()
+    assert cache.stats().last_error is not None
+    gone = weakref.ref(cache)
+    del cache
+    while gone() is not None:
+        gc.collect()
+        time.sleep(0.001)
 
 
 def test_a_signal_handler_may_read_what_its_thread_is_loading() -> None:
