@@ -302,3 +302,13 @@ cdef inline void through_invalidate(
         lookahead_next(&ahead, &behind.slab, keys, rows, row, True)
         slot = through_find(&ahead, &behind, row)
         gone[row] = behind_invalidate(&behind, slot, lookahead_hash(&ahead, row))
+
+
+cdef inline size_t through_scan(behind_t behind, size_t start, size_t stop, char *keys) noexcept nogil:
+    """Copy the keys that the slots from `start` to `stop` hold, deleted ones left out; how many."""
+    cdef size_t number, count = 0, size = behind.slab.header.key_size
+    for number in range(start, stop):
+        if not behind_state(&behind, <slot_t>number)[0] & (STATE_FREE | STATE_DELETED):
+            native_copy(keys + count * size, slab_key(&behind.slab, <slot_t>number), size)
+            count += 1
+    return count

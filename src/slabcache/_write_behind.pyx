@@ -64,6 +64,7 @@ from slabcache._through cimport (
     through_put,
     through_read,
     through_room,
+    through_scan,
     through_see,
 )
 from slabcache._unsaved cimport behind_attach, behind_t, unsaved_size
@@ -679,6 +680,26 @@ cdef class WriteBehindCore(SlabBase):
         state = self.enter(view.rows)
         through_invalidate(self.behind, view.keys, view.rows, view.found)
         self.leave(state)
+
+    def _scan(self, uint64_t start, uint64_t count):
+        """The keys in the `count` slots from `start` on, the first of which is 1; None when there are no
+        more."""
+        cdef cnp.ndarray keys
+        cdef uint64_t fresh, stop
+        cdef size_t found
+        cdef PyThreadState *state
+        self.usable()
+        lock_acquire(&self.lock)
+        fresh = self.slab.header.fresh      # it only rises
+        lock_release(&self.lock)
+        if not 1 <= start <= fresh:
+            return None
+        stop = min(start + count, fresh + 1)
+        keys = empty_rows(self._key_schema.packed, stop - start)
+        state = self.enter(stop - start)
+        found = through_scan(self.behind, start, stop, cnp.PyArray_BYTES(keys))
+        self.leave(state)
+        return from_rows(self._key_schema, keys[:found])
 
     # ---- writing behind --------------------------------------------------------------------------------
 

@@ -141,6 +141,12 @@ class Loader:
         with self._lock:
             flight.callbacks.pop(id(callback), None)
 
+    def keys(self) -> Array:
+        """What is being loaded, or will be."""
+        with self._lock:
+            packed = bytearray().join(self._places)
+        return from_rows(self._key_schema, np.frombuffer(packed, self._key_schema.packed))
+
     def close(self, deadline: float | None) -> None:
         """Wait for the loads under way, but not after the deadline. A load that has not begun fails."""
         me = threading.get_ident()

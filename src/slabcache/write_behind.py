@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Generator, MutableMapping
+from collections.abc import Generator, Iterator, MutableMapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -279,6 +279,34 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         request = Request(self, keys, READ)
         self._invalidate(request)
         return request.found.reshape(_shape(keys, request))
+
+    def scan_keys(self, rows: int = 4096) -> Iterator[Array]:
+        """The keys that are being loaded, then those in memory, in no order, as arrays of at most `rows`.
+
+        Other threads wait no longer than one array takes, where `snapshot` keeps them waiting for all. The
+        cache may change meanwhile: what is in memory all the while is in one array, what comes or goes
+        perhaps. O(capacity).
+
+        >>> import tempfile
+        >>> from slabcache.stores import SQLiteStore
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = SQLiteStore(folder.name + "/rows.db", table="counts", key="u8", value="u8")
+        >>> with WriteBehindCache(100, store) as cache:
+        ...     cache.put_many([7, 8, 9], [1, 1, 1])
+        ...     [keys.tolist() for keys in cache.scan_keys(2)]
+        0
+        [[7, 8], [9]]
+        >>> folder.cleanup()
+        """
+        self._check_open()
+        step = whole("rows", rows, 1)
+        loading = self._loader.keys()
+        yield from (loading[start : start + step] for start in range(0, len(loading), step))
+        start = 1
+        while (keys := self._scan(start, step)) is not None:
+            if len(keys):
+                yield keys
+            start += step
 
     def increment_many(self, keys: Any, field: str | None = None, by: Any = 1) -> tuple[Array, Array]:
         """Add to a numeric field of n entries, loaded where need be: as `SlabCache.increment_many`."""

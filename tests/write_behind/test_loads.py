@@ -311,12 +311,14 @@ def test_what_was_invalidated_is_loaded_anew() -> None:
         before = pool.submit(cache.get, 1)
         store.loading.wait()
         store.rows[1] = 12
+        scanned = [keys.tolist() for keys in cache.scan_keys(1)]
         assert cache.invalidate_many([1]).tolist() == [True]
         after = pool.submit(cache.get, 1)
         while len(cache._loader._places) < 1:
             pass
         store.gate.set()
         assert before.result() in (11, 12)
+        assert scanned == [[1], [2], [3]]  # the first was on its way
         assert (after.result(), cache.get(1)) == (12, 12)
     cache.close()
     with pytest.raises(ClosedError):

@@ -142,6 +142,15 @@ class Machine(RuleBasedStateMachine):
         for key, has_gone in zip(keys, gone, strict=True):
             assert not has_gone or self.store.rows.get(key) == self.truth.get(key)
 
+    @rule(rows=st.integers(1, 5))
+    def scan_keys(self, rows: int) -> None:
+        pieces = [keys.tolist() for keys in self.cache.scan_keys(rows)]
+        keys = [key for piece in pieces for key in piece]
+        assert all(len(piece) <= rows for piece in pieces)
+        assert len(keys) == len(set(keys))
+        assert set(self.cache) <= set(keys)
+        assert all(self.read(key) is not None for key in keys)
+
     @rule()
     def flush(self) -> None:
         self.cache.flush()
