@@ -6,4 +6,5 @@ states.py    the operations, on slabcache
 twin.py      the same on an OrderedDict of objects, to compare with
 app.py       the HTTP and WebSocket interface
 service.py   a process that serves it, and how it ends
+fleet/       many such processes, each with users of its own
 """

@@ -28,7 +28,7 @@ PATIENCE = 2.0  # seconds that a request waits for the database
 WAITING_MAX = 500  # requests that wait for it at a time
 BODY_MAX = 64 * 1024  # bytes
 
-SHED = Counter("read_states_shed", "Requests turned away, as the database was too slow or down")
+SHED = Counter("read_states_shed", "Requests told 503: the database is slow or down, or the user another's")
 
 Result = TypeVar("Result")
 

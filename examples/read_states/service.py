@@ -10,14 +10,17 @@ import signal
 import socket
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import uvicorn
 import uvloop
 from prometheus_client import REGISTRY, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.routing import Route
 
-from read_states.app import make_app
+from read_states.app import Operations, Service, make_app
+from read_states.fleet.member import Member, Rings
 from read_states.rows import open_store
 from read_states.states import SlabStates
 from read_states.twin import ObjectStates
@@ -44,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flush-interval", type=float, default=30.0, help="seconds from a change to its commit"
     )
+    parser.add_argument("--instance", help="its name in the ring of a fleet; HOST:PORT if not given")
+    parser.add_argument(
+        "--ring", type=Path, help="a file with the ring: serve the users of this instance alone"
+    )
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -62,9 +69,18 @@ async def _serve(arguments: argparse.Namespace) -> int:
         REGISTRY.register(CacheCollector(read_states=states.cache))
     else:
         REGISTRY.register(TwinCollector(states))
+    operations: Operations = states
+    routes: list[Route] = []
+    if arguments.ring:
+        assert isinstance(states, SlabStates), "a fleet needs --cache slabcache"
+        name = arguments.instance or f"{arguments.host}:{arguments.port}"
+        operations = member = Member(name, Rings.read(arguments.ring), states)
+        routes = member.routes(Service(member, store_errors))
+    app = make_app(operations, store_errors)
+    app.router.routes[:0] = routes  # the first that fits is taken
     server = Server(
         uvicorn.Config(
-            make_app(states, store_errors),
+            app,
             arguments.host,
             arguments.port,
             log_level="warning",
@@ -82,7 +98,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         )  # the server has its own, and raises it again when it has ended
     await server.serve()
     try:
-        await states.close(arguments.deadline)
+        await operations.close(arguments.deadline)
     except TimeoutError as error:
         log.error("not all could be saved within %s seconds: %s", arguments.deadline, error)
         return 1

@@ -13,7 +13,17 @@ import pytest
 from cassandra.cluster import Cluster
 
 from cassandra_node import KEYSPACE, MakeStore, Node
+from read_states.fleet.gateway import NO_NGINX, find_nginx
 from slabcache.stores import CassandraStore
+
+READ_STATES = "slabcache_read_states"
+
+collect_ignore = [] if find_nginx() else ["test_read_states_fleet.py"]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if collect_ignore:
+        terminalreporter.write_line(f"{NO_NGINX}; a fleet is not tested without it")
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +68,12 @@ def make_store(server: Node, table_names: Iterator[str]) -> Iterator[MakeStore]:
     yield make
     for store in stores:
         store.close()
+
+
+@pytest.fixture
+def url(server: Node) -> str:
+    """Of an empty store for Read States."""
+    host, port = server.facts["host"], server.facts["port"]
+    with Cluster([host], port=port, protocol_version=4) as cluster:
+        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {READ_STATES}", timeout=None)
+    return f"cassandra://{host}:{port}/{READ_STATES}"

@@ -5,21 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import aiohttp
-import pytest
-from cassandra.cluster import Cluster
 
 from cassandra_node import Node
 from read_states_service import check_round_trip, get, post, running, state
-
-KEYSPACE = "slabcache_read_states"
-
-
-@pytest.fixture
-def url(server: Node) -> str:
-    """Of an empty store."""
-    with Cluster([server.facts["host"]], port=server.facts["port"], protocol_version=4) as cluster:
-        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {KEYSPACE}", timeout=None)
-    return f"cassandra://{server.facts['host']}:{server.facts['port']}/{KEYSPACE}"
 
 
 def test_every_operation_and_a_restart(url: str) -> None:

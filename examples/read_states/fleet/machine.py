@@ -1,0 +1,272 @@
+"""A fleet on one machine: `python -m read_states fleet` starts the database, instances and the gateway.
+
+    python -m read_states fleet --instances 4 --store sqlite:read_states.db
+    python -m read_states fleet add             from another terminal: one more instance
+    python -m read_states fleet remove NAME     one less
+    python -m read_states fleet status
+
+All of it is in a folder: the ring, the configuration of nginx, logs, and a socket for these commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+import read_states
+from read_states.fleet.change import ChangeError, change_ring
+from read_states.fleet.gateway import NO_NGINX, Gateway, find_nginx
+from read_states.fleet.member import Rings
+from read_states.fleet.ring import Ring
+
+__all__ = ["Fleet", "add_arguments", "run"]
+
+EXAMPLES = Path(read_states.__file__).parent.parent
+CASSANDRA = EXAMPLES.parent / "tools" / "cassandra"
+HOST = "127.0.0.1"
+CHANGE_WITHIN = 300.0  # seconds that an instance may take for a step
+PASSED_ON = ("capacity", "max_pending", "flush_interval")  # options of the instances
+
+
+class FleetError(Exception):
+    """Told to the user in one line."""
+
+
+class Fleet:
+    """Instances and their gateway; every process is a child of this one. `options` are those of `serve`."""
+
+    def __init__(self, folder: Path, store: str, port: int, *options: str) -> None:
+        self.folder = folder
+        self.processes: dict[str, asyncio.subprocess.Process] = {}  # by the address of the instance
+        self.gateway = Gateway(folder / "nginx", f"{HOST}:{port}")
+        self._ring: list[str] = []
+        self._ring_file = folder / "ring.json"
+        self._options = ["--store", store, *options]
+        self._changing = asyncio.Lock()
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CHANGE_WITHIN))
+
+    async def start(self, instances: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._ring = [f"{HOST}:{free_port()}" for _ in range(instances)]
+        Rings(self._ring).write(self._ring_file)
+        for name in self._ring:
+            await self._start(name)
+        await asyncio.to_thread(self.gateway.start, Ring(self._ring))
+
+    async def add(self) -> str:
+        """One more instance, which takes users from all others; its name."""
+        async with self._changing:
+            name = f"{HOST}:{free_port()}"
+            await self._start(name)  # the ring that it reads does not have it yet
+            try:
+                await self._change([*self._ring, name])
+            except ChangeError:
+                await self._stop(name)
+                raise
+            return name
+
+    async def remove(self, name: str) -> None:
+        """One instance less, which leaves its users to all others."""
+        async with self._changing:
+            if name not in self._ring or len(self._ring) == 1:
+                raise FleetError(f"{name} is no instance, or the last one")
+            await self._change([other for other in self._ring if other != name])
+            await self._stop(name)
+
+    async def status(self) -> list[dict[str, Any]]:
+        """What each instance says of itself."""
+        rows = []
+        for name, process in self.processes.items():
+            row = {"instance": name, "process": process.pid}
+            try:
+                async with self._http.get(f"http://{name}/fleet/status") as response:
+                    row |= await response.json()
+            except aiohttp.ClientError as error:
+                row["error"] = str(error)
+            rows.append(row)
+        return rows
+
+    async def stop(self) -> bool:
+        """No new requests, then all is saved; or it was not."""
+        await asyncio.to_thread(self.gateway.stop)
+        saved = await asyncio.gather(*map(self._stop, list(self.processes)))
+        await self._http.close()
+        return all(saved)
+
+    async def _change(self, ring: list[str]) -> None:
+        for name in await change_ring(self._http, self._ring_file, self._ring, ring):
+            print(f"{name} has not heard of the new ring, and serves only users that stay with it")
+        self._ring = ring
+        await asyncio.to_thread(self.gateway.reload, Ring(ring))
+
+    async def _start(self, name: str) -> None:
+        """Returns when it serves."""
+        paths = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "read_states", "serve", "--port", name.rpartition(":")[2]]
+        with (self.folder / f"{name}.log").open("a") as log:
+            process = self.processes[name] = await asyncio.create_subprocess_exec(
+                *command,
+                *self._options,
+                "--ring",
+                str(self._ring_file),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": paths},
+            )
+        while not await self._is_healthy(name):
+            if process.returncode is not None:
+                raise FleetError(f"the instance {name} has ended, see {self.folder / name}.log")
+            await asyncio.sleep(0.05)
+
+    async def _is_healthy(self, name: str) -> bool:
+        try:
+            async with self._http.get(f"http://{name}/healthz") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def _stop(self, name: str) -> bool:
+        """End an instance; whether it has saved all."""
+        process = self.processes.pop(name)
+        if process.returncode is None:
+            process.terminate()
+        if await process.wait():
+            print(f"the instance {name} has not saved all, see {self.folder / name}.log")
+        return process.returncode == 0
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+# ---- the commands -----------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=["start", "add", "remove", "status"], default="start")
+    parser.add_argument("name", nargs="?", help="the instance to remove")
+    parser.add_argument("--folder", type=Path, default=Path("build/fleet"))
+    parser.add_argument("--instances", type=int, default=4)
+    parser.add_argument("--port", type=int, default=8000, help="of the gateway")
+    parser.add_argument(
+        "--store",
+        default="sqlite:read_states.db",
+        help="a database, see rows.py; `cassandra` alone starts one here, which takes Java and Maven",
+    )
+    parser.add_argument("--capacity", default="1000000", help="records in memory, of each instance")
+    parser.add_argument("--max-pending", default="20000", help="records that wait for the database besides")
+    parser.add_argument("--flush-interval", default="30", help="seconds from a change to its commit")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        if arguments.action == "start":
+            return asyncio.run(_serve(arguments))
+        path = f"/{arguments.action}" + (f"/{arguments.name}" if arguments.name else "")
+        return asyncio.run(_ask(arguments.folder, path))
+    except (FleetError, FileNotFoundError, ChildProcessError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT."""
+    if find_nginx() is None:
+        raise FleetError(NO_NGINX)
+    over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    store, stop_store = (
+        _start_cassandra() if arguments.store == "cassandra" else (arguments.store, lambda: None)
+    )
+    options = [
+        part for name in PASSED_ON for part in (f"--{name.replace('_', '-')}", str(getattr(arguments, name)))
+    ]
+    fleet = Fleet(arguments.folder, store, arguments.port, *options)
+    try:
+        await fleet.start(arguments.instances)
+        print(f"the database is {store}")
+        for name, process in fleet.processes.items():
+            print(f"an instance listens at {name}, process {process.pid}")
+        print(f"the gateway listens at {fleet.gateway.address}, process {fleet.gateway.pid}", flush=True)
+        control = await _listen(fleet, arguments.folder / "control")
+        await over.wait()
+        await control.cleanup()
+    finally:
+        saved = await fleet.stop()
+        stop_store()
+    return 0 if saved else 1
+
+
+def _start_cassandra() -> tuple[str, Callable[[], object]]:
+    """A server on this machine; what stops it again, if it did not run before."""
+
+    def tool(command: str) -> int:
+        return subprocess.run([sys.executable, str(CASSANDRA), command]).returncode
+
+    was_there = tool("status") == 0
+    if tool("start"):
+        raise FleetError("there is no Cassandra")
+    facts = json.loads((EXAMPLES.parent / "build" / "cassandra" / "node.json").read_text())
+    url = f"cassandra://{facts['host']}:{facts['port']}/read_states"
+    return url, (lambda: None) if was_there else (lambda: tool("stop"))
+
+
+async def _listen(fleet: Fleet, path: Path) -> web.AppRunner:
+    """Take commands by a socket that only this user can open."""
+
+    async def add(_: web.Request) -> web.Response:
+        return web.json_response({"added": await fleet.add()})
+
+    async def remove(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        await fleet.remove(name)
+        return web.json_response({"removed": name})
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(await fleet.status())
+
+    @web.middleware
+    async def explain(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ChangeError as error:
+            return web.json_response({"abandoned": f"the old ring holds: {error}"}, status=503)
+        except FleetError as error:
+            return web.json_response({"error": str(error)}, status=400)
+
+    app = web.Application(middlewares=[explain])
+    app.add_routes([web.post("/add", add), web.post("/remove/{name}", remove), web.post("/status", status)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    path.unlink(missing_ok=True)
+    before = os.umask(0o077)
+    await web.UnixSite(runner, str(path)).start()
+    os.umask(before)
+    return runner
+
+
+async def _ask(folder: Path, path: str) -> int:
+    connector = aiohttp.UnixConnector(str(folder / "control"))
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as http:
+        try:
+            async with http.post(f"http://fleet{path}") as response:
+                print(json.dumps(await response.json(), indent=2))
+                return 0 if response.status == 200 else 1
+        except aiohttp.ClientConnectorError:
+            raise FleetError(f"no fleet runs in {folder}") from None
