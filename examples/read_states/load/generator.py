@@ -140,7 +140,8 @@ async def saturate(
     async def client() -> None:
         nonlocal good
         for call in calls:
-            good += await _status(session, call) == 200
+            status = await _status(session, call)
+            good += status == 200
             if (count := next(answered)) % PROGRESS_EVERY == 0:
                 progress(count)
             if perf_counter_ns() - begin > seconds * 1e9:

@@ -35,8 +35,11 @@ def percentile(histogram: HdrHistogram, percent: float) -> float:
 
 def share_above(histogram: HdrHistogram, nanoseconds: float) -> float:
     """Which part of the values is greater."""
-    above = sum(item.count_added_in_this_iter_step for item in histogram.get_recorded_iterator()
-                if item.value_iterated_to > nanoseconds)
+    above = sum(
+        item.count_added_in_this_iter_step
+        for item in histogram.get_recorded_iterator()
+        if item.value_iterated_to > nanoseconds
+    )
     return float(above / histogram.total_count) if histogram.total_count else 0.0
 
 

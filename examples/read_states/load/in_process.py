@@ -1,8 +1,9 @@
 """The part of the cache alone: the operations of the service, called without HTTP, amid a service's garbage.
 
 Three contenders take turns, each in a process of its own: slabcache full, slabcache all but empty, and the
-twin. What disturbs the machine meets all of them, and no collector walks what belongs to another. The
-database answers at once. Calls that had to wait for it nevertheless are counted, not timed.
+twin. What disturbs the machine meets all of them, and no collector walks what belongs to another. What the
+calls ask for is in memory, in all of them: waiting for the database is not measured here. But a full cache has
+been filled by a scan first, and goes on with it between the calls, so it evicts as many records as it loads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import traceback
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,33 +37,43 @@ from read_states.twin import ObjectStates
 __all__ = ["Contender", "contenders", "measure"]
 
 SLICES = 20
-SCAN_EVERY = 50  # requests
-SCAN = 1000  # records that nobody asked for before: as many are evicted
+SCAN_EVERY = 100  # calls
+SCAN = 1000  # records that nobody asked for before: as many are evicted, those of the scans before the run
 BATCH = 2800  # responses on their way out at a time, as in the demo: a dozen young collections
 CYCLE_EVERY = 64  # requests: one that leaves a reference cycle behind
 FLUSH_INTERVAL = 10.0
 
 #: Without fan-outs, whose calls are reads like others.
-CALLS = {kind: share for kind, share in MIX.items() if kind is not Kind.CALL}
+CALLS: dict[Kind, float] = {kind: share for kind, share in MIX.items() if kind is not Kind.CALL}
 
 Progress = Callable[[str, int], object]
 
 
 @dataclass(frozen=True)
 class Contender:
+    """A cache, and what is in it when the calls begin; `scanned` records of it are there to be evicted."""
+
     name: str
     label: str
     cache: str
-    entries: int
     capacity: int
+    users: int
+    scanned: int
+
+    @property
+    def entries(self) -> int:
+        return self.users * CHANNELS + self.scanned
 
 
-def contenders(entries: int, twin_entries: int) -> list[Contender]:
-    few = GUILD * CHANNELS
+def contenders(entries: int, twin_entries: int, calls: int) -> list[Contender]:
+    scanned = -(-calls // SCAN_EVERY) * SCAN
+    users, twin_users = ((count - scanned) // CHANNELS for count in (entries, twin_entries))
+    if min(users, twin_users) < GUILD:
+        raise ValueError(f"without HTTP at least {scanned + GUILD * CHANNELS:,} records are needed")
     return [
-        Contender("empty", "slabcache, all but empty", "slabcache", min(few, entries), entries),
-        Contender("full", "slabcache, full", "slabcache", entries, entries),
-        Contender("twin", "OrderedDict of objects, full", "objects", twin_entries, twin_entries),
+        Contender("empty", "slabcache, all but empty", "slabcache", entries, GUILD, 0),
+        Contender("full", "slabcache, full", "slabcache", entries, users, scanned),
+        Contender("twin", "OrderedDict of objects, full", "objects", twin_entries, twin_users, scanned),
     ]
 
 
@@ -144,7 +155,7 @@ def _child(contender: Contender, calls: int, core: int | None, pipe: Connection)
 
 
 async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
-    population = Population(contender.entries // CHANNELS)
+    population = Population(contender.users)
     requests = make_schedule(population, calls, 1, mix=CALLS)
     gc.collect()
     gc.freeze()  # as the service does
@@ -152,6 +163,9 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
     resident, tracked = _resident_bytes(), len(gc.get_objects())
     kind = SlabStates if contender.cache == "slabcache" else ObjectStates
     states = kind(store, contender.capacity, contender.capacity // 4, FLUSH_INTERVAL)
+    for channels in scans(0, contender.scanned):
+        await states.read_many(0, channels)
+        pipe.send(len(channels))
     for number, (user, channels) in enumerate(population.everybody(), 1):
         await states.read_many(user, channels)
         if number % 1000 == 0:
@@ -160,7 +174,7 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
     growth, tracked = _resident_bytes() - resident, len(gc.get_objects()) - tracked
     pipe.send(None)
 
-    watch = Watch(states, store, scans=contender.entries == contender.capacity)
+    watch = Watch(states, store, scans(contender.scanned, 2 * contender.scanned))
     gc.callbacks.append(watch.collected)
     step = -(-len(requests) // SLICES)
     for begin in range(0, len(requests), step):
@@ -185,18 +199,24 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
     await states.close()
 
 
+def scans(begin: int, end: int) -> Iterator[list[int]]:
+    """Channels of a user who looks into each once, SCAN of them at a time."""
+    for first in range(begin, end, SCAN):
+        yield list(range(first, first + SCAN))
+
+
 class Watch:
     """Makes calls, and notes the time of each and of the collector."""
 
-    def __init__(self, states: Operations, store: Ready, scans: bool) -> None:
+    def __init__(self, states: Operations, store: Ready, scanning: Iterator[list[int]]) -> None:
         self.working: dict[str, array[int]] = defaultdict(lambda: array("q"))
         self.elapsed: dict[str, array[int]] = defaultdict(lambda: array("q"))
         self.loaded = 0
         self.pauses: list[tuple[int, int]] = []
         self._states = states
         self._store = store
-        self._scans = scans
-        self._scanned = 0
+        self._scanning = scanning
+        self._calls = 0
         self._started = 0
         self._batch: list[Any] = []
         self._complete: list[Any] = []
@@ -208,10 +228,12 @@ class Watch:
             self.pauses.append((info["generation"], thread_time_ns() - self._started))
 
     async def slice(self, requests: Sequence[Request]) -> None:
-        for number, request in enumerate(requests):
-            if self._scans and number % SCAN_EVERY == 0:
-                self._scanned += SCAN
-                await self._states.read_many(0, list(range(self._scanned, self._scanned + SCAN)))
+        for request in requests:
+            if self._calls % SCAN_EVERY == 0:
+                await asyncio.sleep(0)  # the twin writes behind in this loop
+                if scan := next(self._scanning, None):
+                    await self._states.read_many(0, scan)
+            self._calls += 1
             loads = self._store.loads
             elapsed, working = perf_counter_ns(), thread_time_ns()
             answer = await _call(self._states, request)
@@ -221,13 +243,15 @@ class Watch:
             else:
                 self.working[request.kind].append(working)
                 self.elapsed[request.kind].append(elapsed)
-            self._respond(number, request, answer)
-            if number % 100 == 0:
-                await asyncio.sleep(0)  # the twin writes behind in this loop
+            self._respond(self._calls, request, answer)
 
     def _respond(self, number: int, request: Request, answer: Any) -> None:
         """What a service makes for a request, and keeps until a batch of responses is written."""
-        asked = {"id": number, "key": [request.users[0], request.channels[0]], "headers": {"kind": request.kind}}
+        asked = {
+            "id": number,
+            "key": [request.users[0], request.channels[0]],
+            "headers": {"kind": request.kind},
+        }
         response = {"request": asked, "state": {"answer": answer}}
         if number % CYCLE_EVERY == 0:
             asked["response"] = response

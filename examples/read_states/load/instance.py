@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["Instance", "InstanceError", "Metrics", "cores", "running"]
+__all__ = ["Instance", "InstanceError", "Metrics", "cores", "running", "waited"]
 
 START_PATIENCE = 30.0  # seconds
 END_PATIENCE = 60.0
@@ -32,8 +32,9 @@ class InstanceError(Exception):
 class Instance:
     """Where the service is, and how it is."""
 
-    def __init__(self, base: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, base: str, pid: int, session: aiohttp.ClientSession) -> None:
         self.base = base
+        self.pid = pid
         self._session = session
 
     async def metrics(self) -> Metrics:
@@ -70,7 +71,7 @@ async def running(
     try:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})  # before it has any threads, which inherit it
-        instance = Instance(f"http://127.0.0.1:{port}", session)
+        instance = Instance(f"http://127.0.0.1:{port}", process.pid, session)
         await _until_healthy(instance, session, process, log)
         yield instance
         process.send_signal(signal.SIGTERM)
@@ -99,6 +100,14 @@ def cores() -> tuple[int | None, int | None]:
     """One for the service and one for the load on it, where there are two."""
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return (mine[0], mine[1]) if len(mine) > 1 else (None, None)
+
+
+def waited(pid: int) -> float:
+    """Seconds that the main thread of a process was ready to run, and the system ran something else."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 def _free_port() -> int:

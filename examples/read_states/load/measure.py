@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ import uvloop
 from tqdm import tqdm
 
 from read_states.load import in_process
-from read_states.load.generator import Call, Recording, connect, quiet_collector, replay, saturate, to_calls
+from read_states.load.generator import Recording, connect, quiet_collector, replay, saturate, to_calls
 from read_states.load.histograms import histogram_of
-from read_states.load.instance import Instance, InstanceError, cores, running
+from read_states.load.instance import Instance, InstanceError, cores, running, waited
 from read_states.load.population import CHANNELS, Population
 from read_states.load.results import Conditions, FanOut, Results, Sample, ServiceRun, machine
 from read_states.load.schedule import Kind, Request, make_schedule
@@ -59,7 +59,7 @@ class Size:
 
 
 WHOLE = Size(1_000_000, 60, 500, 10, 3, 8_000_000, 2_000_000, 100_000)
-QUICK = Size(20_000, 3, 200, 1, 0.5, 100_000, 40_000, 4_000)
+QUICK = Size(20_000, 3, 200, 1, 0.5, 400_000, 100_000, 4_000)
 
 
 def main() -> int:
@@ -70,7 +70,7 @@ def main() -> int:
         try:
             options.out.mkdir(parents=True, exist_ok=True)
             _measure(_size(options)).write(raw)
-        except (InstanceError, OSError, RuntimeError, aiohttp.ClientError) as error:
+        except (InstanceError, OSError, RuntimeError, ValueError, aiohttp.ClientError) as error:
             print(f"read_states: {error}", file=sys.stderr)
             return 1
     print(write_report(Results.read(raw), page))
@@ -198,16 +198,25 @@ async def _under_load(
 
     with _bar(f"{label}: under load", len(requests)) as bar, quiet_collector():
         sampling = asyncio.create_task(sample())
+        before = [waited(pid) for pid in (instance.pid, os.getpid())]
         recording = await replay(session, ready, due, lambda done: bar.update(done - bar.n))
         sampling.cancel()
         bar.update(len(requests) - bar.n)
+    theirs, mine = (
+        (waited(pid) - then) / size.seconds
+        for pid, then in zip((instance.pid, os.getpid()), before, strict=True)
+    )
     samples.append(Sample(size.seconds, await instance.metrics()))
     await instance.saved(size.flush_interval + 20)
-    return _to_run(requests, recording, empty, samples)
+    return _to_run(requests, recording, (theirs, mine), empty, samples)
 
 
 def _to_run(
-    requests: Sequence[Request], recording: Recording, empty: Sample, samples: list[Sample]
+    requests: Sequence[Request],
+    recording: Recording,
+    waiting: tuple[float, float],
+    empty: Sample,
+    samples: list[Sample],
 ) -> ServiceRun:
     latency = (recording.done - recording.due).tolist()
     seconds: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -222,6 +231,7 @@ def _to_run(
             for second in range(max(seconds) + 1)
         ],
         lag=histogram_of((recording.sent - recording.due).tolist()),
+        waited=waiting,
         failures=Counter(str(status) for status in recording.status.tolist() if status != 200),
         fan_outs=[FanOut(len(calls), max(calls)) for calls in fan_outs.values()],
         empty=empty,
@@ -257,7 +267,7 @@ def _make_database(path: Path, population: Population) -> None:
 
 
 def _caches(size: Size, core: int | None) -> dict[str, Any]:
-    chosen = in_process.contenders(size.entries, size.twin_entries)
+    chosen = in_process.contenders(size.entries, size.twin_entries, size.calls)
     bars: dict[str, tqdm[None]] = {}
 
     def advance(name: str, more: int) -> None:

@@ -47,6 +47,7 @@ class ServiceRun(msgspec.Struct, frozen=True):
 
     timeline: list[dict[str, str]]  # for each second, by kind of request, a histogram
     lag: str  # histogram of how late the generator sent
+    waited: tuple[float, float]  # share of the time that service and generator had to wait for their core
     failures: dict[str, int]  # by status
     fan_outs: list[FanOut]
     empty: Sample  # before the warm-up

@@ -1,5 +1,269 @@
+"""The page: one file of HTML that opens anywhere, with nothing to fetch."""
+
 from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
-from read_states.load.results import Results
+from string import Template
+
+from read_states.load.histograms import add_up, percentile
+from read_states.load.population import CHANNELS, GUILD, SKEW
+from read_states.load.results import Results, ServiceRun
+from read_states.load.schedule import MIX, Kind
+from read_states.report.figures import (
+    SLAB,
+    STALL,
+    TWIN,
+    Bar,
+    bars,
+    bytes_in_service,
+    collecting,
+    count,
+    duration,
+    fan_out_chances,
+    hit_ratio,
+    latency,
+    longest_pause,
+    of_kind,
+)
+from read_states.report.pictures import NAMES, draw_all
+
+__all__ = ["make_page", "write_report"]
+
+TEMPLATE = Path(__file__).with_name("page.html")
+WAITED = 0.05  # share of the time; from here on the machine's other work is in the figures
+LAG = 5_000_000  # nanoseconds; the same for the generator's p99
+WHAT = {
+    Kind.READ: "read a channel",
+    Kind.ACK: "ack",
+    Kind.PIN: "pin",
+    Kind.BATCH: "open a session: 50 or 100 channels in one call",
+    Kind.MENTION: f"mention a guild of {GUILD}",
+    Kind.CALL: "open a session: one of 50 or 100 calls",
+}
+
+
 def write_report(results: Results, path: Path) -> str:
-    return "stub"
+    """Write the page; what is worth saying on a terminal."""
+    path.write_text(make_page(results), encoding="utf-8")
+    return "\n".join(
+        f"{bar.verdict.upper():6}  {bar.demand}\n        {bar.outcome}; {bar.beside}" for bar in bars(results)
+    )
+
+
+def make_page(results: Results) -> str:
+    slab, twin = results.services[SLAB], results.services[TWIN]
+    conditions = results.conditions
+    slowest, twin_slowest = (duration(percentile(latency(run), 100)) for run in (slab, twin))
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=f"Slowest answer: {twin_slowest} from a cache of Python objects, {slowest} from slabcache",
+        subtitle=escape(
+            f"{conditions.capacity:,} records in memory, {len(slab.timeline)} seconds of the same "
+            f"{conditions.requests:,} requests to each service; Python, HTTP, JSON, SQLite behind the cache"
+        ),
+        cautions="".join(f"<p class=caution>{escape(caution)}</p>" for caution in cautions(results)),
+        headlines="".join(_headline(*headline) for headline in headlines(slab, twin)),
+        bars="".join(_bar_row(bar) for bar in bars(results)),
+        latencies=_table(
+            ("", "requests", "median", "p99", "p99.9", "maximum"),
+            [row for name in (SLAB, TWIN) for row in _latency_rows(results.services[name], NAMES[name])],
+        ),
+        fan_outs=_table(
+            (
+                "",
+                "calls",
+                "fan-outs",
+                "slowest is beyond a call's p99",
+                "1 - 0.99ⁿ",
+                f"slowest over {duration(STALL)}",
+                "the same, each call to another instance",
+                "median of the slowest",
+            ),
+            [row for name in (SLAB, TWIN) for row in _fan_out_rows(results.services[name], NAMES[name])],
+        ),
+        service=_table(("under load", NAMES[SLAB], NAMES[TWIN]), _service_rows(slab, twin)),
+        calls=_table(
+            (
+                "without HTTP",
+                "records",
+                "median",
+                "p99",
+                "p99.9",
+                "p99.9 by the clock",
+                "collections",
+                "longest",
+                "bytes a record",
+                "objects",
+            ),
+            _cache_rows(results),
+        ),  # fmt: skip
+        conditions="".join(f"<li>{escape(line)}</li>" for line in conditions_of(results)),
+        command=escape(conditions.command),
+        **{f"picture_{name}": picture for name, picture in draw_all(results).items()},
+    )
+
+
+def headlines(slab: ServiceRun, twin: ServiceRun) -> list[tuple[str, str, str]]:
+    """What it is, that of slabcache, that of the twin."""
+    pairs = [latency(run) for run in (slab, twin)]
+    rates = [statistics.median(run.throughput) for run in (slab, twin)]
+    return [
+        ("p99.9 of a request", *(duration(percentile(pair, 99.9)) for pair in pairs)),
+        ("longest pause of the collector", *(duration(longest_pause(run)) for run in (slab, twin))),
+        ("bytes a record, in the service", *(f"{bytes_in_service(run):.0f}" for run in (slab, twin))),
+        ("requests a second, at most", *(f"{rate:,.0f}" for rate in rates)),
+    ]  # type: ignore[list-item]
+
+
+def cautions(results: Results) -> list[str]:
+    """What makes these figures less than they seem."""
+    said = []
+    for name, run in results.services.items():
+        service, generator = run.waited
+        lag = percentile(add_up([run.lag]), 99)
+        if max(service, generator) > WAITED:
+            said.append(
+                f"The machine was busy with other work while {NAMES[name]} was under load: the service waited for "
+                f"its processor {service:.0%} of the time, the generator {generator:.0%}. That is in its latency."
+            )
+        if lag > LAG:
+            said.append(f"{NAMES[name]}: one request in a hundred was sent {duration(lag)} late or more.")
+        if run.failures:
+            said.append(f"{NAMES[name]}: not all requests were answered: {dict(run.failures)}")
+        if not count(run, "read_states_gc_pause_seconds_count{2}") and name == TWIN:
+            said.append("No full collection fell into the twin's time: it is put off, not made shorter.")
+    return said
+
+
+def conditions_of(results: Results) -> Iterable[str]:
+    conditions = results.conditions
+    services = results.services.values()
+    lag = [add_up([run.lag]) for run in services]
+    yield conditions.machine
+    yield f"{conditions.date}, `{conditions.command}`"
+    if None not in conditions.cores:
+        yield (
+            f"Service on core {conditions.cores[0]}, generator on core {conditions.cores[1]}, over loopback. "
+            + "Of the time under load, the services had to wait "
+            + " and ".join(f"{run.waited[0]:.1%}" for run in services)
+            + " for their core, the generator "
+            + " and ".join(f"{run.waited[1]:.1%}" for run in services)
+            + "."
+        )
+    yield (
+        f"{conditions.users:,} users with {CHANNELS} channels each, shared by guilds of {GUILD}: "
+        f"{conditions.records:,} records in the database, one in {conditions.records // conditions.capacity} of them "
+        f"in memory. Users and their channels are drawn with popularity ~ 1 / rank^{SKEW} (bounded Pareto)."
+    )
+    yield (
+        f"{conditions.rate:,.0f} actions of users a second, at equal distances: "
+        + ", ".join(f"{share:.0%} {WHAT[kind]}" for kind, share in MIX.items() if kind is not Kind.CALL)
+        + f"; {MIX[Kind.CALL]:.0%} open a session by 50 or 100 single calls, a millisecond apart."
+    )
+    yield (
+        "Before that the cache is filled through the interface: the most active users, the least active of them "
+        f"first. What is changed is written to the database {conditions.flush_interval:.0f} seconds later."
+    )
+    yield (
+        "Open loop: each request is sent when it is due, whether those before it are answered or not, and its "
+        "latency counts from then. The generator's own collector is off. It sent "
+        + " and ".join(f"{duration(percentile(late, 50))}" for late in lag)
+        + " late in the median, "
+        + " and ".join(f"{duration(percentile(late, 99.9))}" for late in lag)
+        + " at p99.9, which is in the latencies."
+    )
+    yield (
+        "Throughput: closed loop, 16 clients, the same mix; both services are up, and take turns. The median turn "
+        "counts."
+    )
+    yield "Latencies are kept in HDR histograms of two digits, so each is true to one percent."
+    yield (
+        "Without HTTP: the same operations, called one after another amid the garbage that a service makes; three "
+        "processes take turns. Times are the processor's, so other work on the machine is not in them. Full caches "
+        "evict 1,000 records after each 50 calls; a call that had to wait for the database is not timed. The twin "
+        "is smaller, as it takes more memory and time to fill."
+    )
+
+
+def _headline(what: str, slab: str, twin: str) -> str:
+    return (
+        f"<div class=headline><p>{escape(what)}</p><b class=slab>{escape(slab)}</b>"
+        f"<b class=twin>{escape(twin)}</b></div>"
+    )
+
+
+def _bar_row(bar: Bar) -> str:
+    cells = "".join(f"<td>{escape(text)}</td>" for text in (bar.demand, bar.outcome, bar.beside))
+    return f"<tr>{cells}<td class={bar.verdict}>{bar.verdict}</td></tr>"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table class=figures><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _latency_rows(run: ServiceRun, name: str) -> Iterable[Sequence[str]]:
+    for label, kinds in ((name, list(Kind)), *((WHAT[kind], [kind]) for kind in Kind)):
+        histogram = latency(run, kinds)
+        if histogram.total_count:
+            times = (duration(percentile(histogram, percent)) for percent in (50, 99, 99.9, 100))
+            yield label, f"{histogram.total_count:,}", *times
+
+
+def _fan_out_rows(run: ServiceRun, name: str) -> Iterable[Sequence[str]]:
+    for chance in fan_out_chances(run):
+        yield (
+            name,
+            f"{chance.calls}",
+            f"{chance.fan_outs:,}",
+            f"{chance.beyond:.1%}",
+            f"{chance.independent:.1%}",
+            f"{chance.stalled:.1%}",
+            f"{chance.spread:.1%}",
+            duration(chance.median),
+        )
+
+
+def _service_rows(slab: ServiceRun, twin: ServiceRun) -> Iterable[Sequence[str]]:
+    generations = "read_states_gc_pause_seconds_count{%d}"
+    for label, figure in (
+        ("hit ratio", lambda run: f"{hit_ratio(run):.1%}"),
+        ("records evicted", lambda run: f"{count(run, 'slabcache_evictions_total'):,.0f}"),
+        ("rows written to the database", lambda run: f"{count(run, 'slabcache_flushed_rows_total'):,.0f}"),
+        (
+            "collections, young and old",
+            lambda run: f"{sum(count(run, generations % g) for g in (0, 1)):,.0f}",
+        ),
+        ("collections, full", lambda run: f"{count(run, generations % 2):,.0f}"),
+        ("time in the collector", lambda run: duration(collecting(run))),
+        ("its longest pause since the start", lambda run: duration(longest_pause(run))),
+        ("resident memory at the end, MB", lambda run: f"{_resident(run) / 1e6:,.0f}"),
+        ("fastest and slowest turn, requests a second", lambda run: _turns(run)),
+    ):
+        yield label, figure(slab), figure(twin)
+
+
+def _resident(run: ServiceRun) -> float:
+    return run.samples[-1].metrics.get("process_resident_memory_bytes", 0.0)
+
+
+def _turns(run: ServiceRun) -> str:
+    return f"{max(run.throughput):,.0f}, {min(run.throughput):,.0f}"
+
+
+def _cache_rows(results: Results) -> Iterable[Sequence[str]]:
+    for run in results.caches.values():
+        times = of_kind(run)
+        yield (
+            run.label,
+            f"{run.entries:,}",
+            *(duration(percentile(times, percent)) for percent in (50, 99, 99.9)),
+            duration(percentile(of_kind(run, working=False), 99.9)),
+            f"{len(run.pauses):,}",
+            duration(max((time for _, time in run.pauses), default=0)),
+            f"{run.growth / run.entries:.1f}" if run.label.endswith("full") else "-",
+            f"{run.tracked:,}",
+        )
