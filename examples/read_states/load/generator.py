@@ -15,6 +15,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -64,7 +65,8 @@ def to_calls(base: str, requests: Sequence[Request]) -> list[Call]:
 
 def _to_call(base: str, request: Request) -> Call:
     channel, user = request.channels[0], request.users[0]
-    path, body = f"/users/{user}/channels/{channel}", None
+    path = f"/users/{user}/channels/{channel}"
+    body: dict[str, Any] | None = None
     match request.kind:
         case Kind.ACK:
             path, body = path + "/ack", {"message_id": request.number}
@@ -132,7 +134,7 @@ async def saturate(
     seconds: float = float("inf"),
     progress: Progress = lambda _: None,
 ) -> tuple[int, float]:
-    """Closed loop: each client sends its next call when it has an answer; how many succeeded, in what time."""
+    """Closed loop: each client sends the next call once answered; how many succeeded, in what time."""
     begin = perf_counter_ns()
     answered = itertools.count(1)
     good = 0

@@ -1,9 +1,9 @@
 """The part of the cache alone: the operations of the service, called without HTTP, amid a service's garbage.
 
 Three contenders take turns, each in a process of its own: slabcache full, slabcache all but empty, and the
-twin. What disturbs the machine meets all of them, and no collector walks what belongs to another. What the
-calls ask for is in memory, in all of them: waiting for the database is not measured here. But a full cache has
-been filled by a scan first, and goes on with it between the calls, so it evicts as many records as it loads.
+twin. What disturbs the machine meets all of them, and no collector walks what belongs to another. What is
+asked for is in memory, in all of them: waiting for the database is not measured here. But a full cache was
+filled by a scan first, and goes on with it between the calls, so it evicts as many records as it loads.
 """
 
 from __future__ import annotations

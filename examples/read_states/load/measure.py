@@ -137,7 +137,7 @@ def _measure(size: Size) -> Results:
 async def _services(
     size: Size, population: Population, requests: Sequence[Request], folder: Path, core: int | None
 ) -> dict[str, ServiceRun]:
-    """Both contenders, up at the same time: the load on one after the other, then turns as fast as they can."""
+    """Both contenders are up: load on one after the other, then turns as fast as they can."""
     _make_database(folder / "slabcache.db", population)
     runs = {}
     throughput: dict[str, list[float]] = defaultdict(list)

@@ -144,8 +144,8 @@ def bars(results: Results) -> list[Bar]:
     size, twin_size = (run.growth / run.entries for run in (full, objects))
     return [
         Bar(
-            f"Without HTTP: p99.9 of a call with {full.entries:,} records at most {EMPTY_FACTOR} times that of "
-            "a cache that is all but empty",
+            f"Without HTTP: p99.9 of a call with {full.entries:,} records at most {EMPTY_FACTOR} times that "
+            "of a cache that is all but empty",
             f"{duration(here)} to {duration(there)}: {here / there:.2f} times",
             f"twin, {objects.entries:,} records: {duration(beside)}",
             here <= EMPTY_FACTOR * there,

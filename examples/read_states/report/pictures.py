@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Callable
 
@@ -225,7 +226,7 @@ def _samples(
     axes = figure.add_subplot()
     for name in ORDER:
         samples = services[name].samples
-        values = [measure(a.metrics, b.metrics) for a, b in zip(samples, samples[1:], strict=False)]
+        values = [measure(a.metrics, b.metrics) for a, b in itertools.pairwise(samples)]
         edges = [sample.at for sample in samples]
         axes.stairs(values, edges, color=COLOURS[name], linewidth=2, label=NAMES[name], baseline=None)
     _tidy(axes, "seconds of load", label)
