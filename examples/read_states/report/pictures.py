@@ -100,14 +100,14 @@ def _distribution(services: dict[str, ServiceRun]) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * (1 - share):.6g} %"))
     _latency_axis(axes.yaxis)
     _tidy(axes, "of all requests were as fast as this, or faster", "latency")
-    axes.legend(frameon=False, fontsize=10, loc="upper left")
+    axes.legend(frameon=False, fontsize=10, loc="lower right")
     figure.subplots_adjust(left=0.075, right=0.98, top=0.97, bottom=0.14)
     return figure
 
 
 def _fan_out(services: dict[str, ServiceRun]) -> Figure:
     """Chance of a stall by the number of calls: the arithmetic as lines, what was measured as dots."""
-    figure = Figure(figsize=WIDE)
+    figure = Figure(figsize=(WIDE[0], 4.8))
     axes = figure.add_subplot()
     widths = range(1, 101)
     axes.plot(widths, [1 - 0.99**n for n in widths], color=GREY, linestyle="--", label="1 - 0.99ⁿ")
@@ -133,8 +133,8 @@ def _fan_out(services: dict[str, ServiceRun]) -> Figure:
     _tidy(axes, "calls of a client that starts", f"slowest takes over {duration(STALL)}")
     axes.set_xlim(0, 101)
     axes.set_ylim(0, 1)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
-    figure.subplots_adjust(left=0.075, right=0.98, top=0.97, bottom=0.14)
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
+    figure.subplots_adjust(left=0.075, right=0.98, top=0.7, bottom=0.12)
     return figure
 
 
@@ -174,7 +174,7 @@ def _pauses(services: dict[str, ServiceRun]) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     _tidy(axes, "pause of the collector, up to", "how many")
     axes.legend(frameon=False, fontsize=9, loc="upper right")
-    figure.subplots_adjust(left=0.15, right=0.98, top=0.96, bottom=0.15)
+    figure.subplots_adjust(left=0.15, right=0.98, top=0.92, bottom=0.2)
     return figure
 
 
@@ -188,7 +188,7 @@ def pause_counts(run: ServiceRun) -> tuple[list[str], list[float]]:
             edge = float(name.removesuffix("}").rpartition("{")[2].replace("+Inf", "inf"))
             totals[edge] = totals.get(edge, 0.0) + value - first.get(name, 0.0)
     edges = sorted(totals)
-    labels = [duration(edge * 1e9) if edge != float("inf") else "more" for edge in edges]
+    labels = ["more" if edge == float("inf") else duration(edge * 1e9).replace(" ", "\n") for edge in edges]
     return labels, [totals[edge] - (totals[edges[i - 1]] if i else 0) for i, edge in enumerate(edges)]
 
 
