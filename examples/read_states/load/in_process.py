@@ -42,6 +42,7 @@ SCAN = 1000  # records that nobody asked for before: as many are evicted, those 
 BATCH = 2800  # responses on their way out at a time, as in the demo: a dozen young collections
 CYCLE_EVERY = 64  # requests: one that leaves a reference cycle behind
 FLUSH_INTERVAL = 10.0
+MAX_PENDING = 20_000  # as the service has it
 
 #: Without fan-outs, whose calls are reads like others.
 CALLS: dict[Kind, float] = {kind: share for kind, share in MIX.items() if kind is not Kind.CALL}
@@ -162,7 +163,7 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
     store = Ready()
     resident, tracked = _resident_bytes(), len(gc.get_objects())
     kind = SlabStates if contender.cache == "slabcache" else ObjectStates
-    states = kind(store, contender.capacity, contender.capacity // 4, FLUSH_INTERVAL)
+    states = kind(store, contender.capacity, MAX_PENDING, FLUSH_INTERVAL)
     for channels in scans(0, contender.scanned):
         await states.read_many(0, channels)
         pipe.send(len(channels))
