@@ -172,7 +172,7 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
         if number % 1000 == 0:
             pipe.send(1000 * CHANNELS)
     gc.collect()
-    growth, tracked = _resident_bytes() - resident, len(gc.get_objects()) - tracked
+    filled, tracked = _resident_bytes() - resident, len(gc.get_objects()) - tracked
     pipe.send(None)
 
     watch = Watch(states, store, scans(contender.scanned, 2 * contender.scanned))
@@ -183,12 +183,14 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
         await watch.slice(requests[begin : begin + step])
         pipe.send(step)
     gc.callbacks.remove(watch.collected)
+    growth = _resident_bytes() - resident
     while pipe.recv():
         pipe.send(0)
     pipe.send(
         CacheRun(
             contender.label,
             contender.entries,
+            filled,
             growth,
             tracked,
             {kind: histogram_of(times) for kind, times in watch.working.items()},

@@ -60,7 +60,8 @@ class CacheRun(msgspec.Struct, frozen=True):
 
     label: str
     entries: int
-    growth: int  # bytes of resident memory, from before the cache was made until it was full
+    filled: int  # bytes of resident memory, from before the cache was made until it was full
+    growth: int  # the same until the end: what is written has to be marked, too
     tracked: int  # objects more in the collector's sight than before
     working: dict[str, str]  # by kind, histograms of the processor's time of a call
     elapsed: dict[str, str]  # the same by the clock

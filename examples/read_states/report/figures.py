@@ -171,8 +171,8 @@ def bars(results: Results) -> list[Bar]:
         ),
         Bar(
             f"Memory: at most {BYTES} bytes a record, all included",
-            f"{size:.1f} bytes",
-            f"twin: {twin_size:.0f} bytes",
+            f"{size:.1f} bytes; {full.filled / full.entries:.1f} before the first write",
+            f"twin: {twin_size:.0f} bytes; {objects.filled / objects.entries:.0f} before",
             size <= BYTES,
         ),
     ]

@@ -96,7 +96,8 @@ def make_page(results: Results) -> str:
                 "p99.9 by the clock",
                 "collections",
                 "longest",
-                "bytes a record",
+                "bytes a record, once read",
+                "after the calls",
                 "objects",
             ),
             _cache_rows(results),
@@ -260,7 +261,7 @@ def _turns(run: ServiceRun) -> str:
 
 def _cache_rows(results: Results) -> Iterable[Sequence[str]]:
     for run in results.caches.values():
-        times = of_kind(run)
+        times, sizes = of_kind(run), (run.filled, run.growth)
         yield (
             run.label,
             f"{run.entries:,}",
@@ -268,6 +269,6 @@ def _cache_rows(results: Results) -> Iterable[Sequence[str]]:
             duration(percentile(of_kind(run, working=False), 99.9)),
             f"{len(run.pauses):,}",
             duration(max((time for _, time in run.pauses), default=0)),
-            f"{run.growth / run.entries:.1f}" if run.label.endswith("full") else "-",
+            *(f"{size / run.entries:.1f}" if run.label.endswith("full") else "-" for size in sizes),
             f"{run.tracked:,}",
         )
