@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import numpy as np
 import uvloop
+from msgspec.structs import replace
 from tqdm import tqdm
 
 from read_states.load import in_process
@@ -28,7 +28,7 @@ from read_states.load.generator import Recording, connect, quiet_collector, repl
 from read_states.load.histograms import histogram_of
 from read_states.load.instance import Instance, InstanceError, cores, running, waited
 from read_states.load.population import CHANNELS, Population
-from read_states.load.results import Conditions, FanOut, Results, Sample, ServiceRun, machine
+from read_states.load.results import CacheRun, Conditions, FanOut, Results, Sample, ServiceRun, machine
 from read_states.load.schedule import Kind, Request, make_schedule
 from read_states.report.page import write_report
 from read_states.rows import VALUE, keys_of, open_store
@@ -73,6 +73,9 @@ def main() -> int:
         except (InstanceError, OSError, RuntimeError, ValueError, aiohttp.ClientError) as error:
             print(f"read_states: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("read_states: interrupted", file=sys.stderr)
+            return 130
     print(write_report(Results.read(raw), page))
     print(f"Report: {page}   raw results: {raw}")
     return 0
@@ -103,6 +106,7 @@ def _size(options: argparse.Namespace) -> Size:
 
 
 def _measure(size: Size) -> Results:
+    chosen = in_process.contenders(size.entries, size.twin_entries, size.calls)
     population = Population(size.capacity * POPULATION // CHANNELS)
     requests = make_schedule(population, size.rate, size.seconds)
     service_core, my_core = cores()
@@ -127,7 +131,7 @@ def _measure(size: Size) -> Results:
         os.sched_setaffinity(0, {my_core})
     with tempfile.TemporaryDirectory(prefix="read-states-") as name:
         services = uvloop.run(_services(size, population, requests, Path(name), service_core))
-    caches = _caches(size, service_core)
+    caches = _caches(chosen, size.calls, service_core)
     return Results(conditions, services, caches)
 
 
@@ -168,7 +172,7 @@ async def _services(
                     good, seconds = await saturate(session, calls[cache], CLIENTS, size.slice_seconds)
                     throughput[cache].append(good / seconds)
                     bar.update()
-    return {cache: _with_throughput(run, throughput[cache]) for cache, run in runs.items()}
+    return {cache: replace(run, throughput=throughput[cache]) for cache, run in runs.items()}
 
 
 async def _under_load(
@@ -240,11 +244,6 @@ def _to_run(
     )
 
 
-def _with_throughput(run: ServiceRun, throughput: list[float]) -> ServiceRun:
-    run.throughput.extend(throughput)
-    return run
-
-
 def _make_database(path: Path, population: Population) -> None:
     """All records, through the store that the service uses, in the order of their keys."""
     store, _ = open_store(f"sqlite:{path}")
@@ -266,17 +265,16 @@ def _make_database(path: Path, population: Population) -> None:
 # ---- without HTTP ------------------------------------------------------------------------------------------
 
 
-def _caches(size: Size, core: int | None) -> dict[str, Any]:
-    chosen = in_process.contenders(size.entries, size.twin_entries, size.calls)
+def _caches(chosen: Sequence[in_process.Contender], calls: int, core: int | None) -> dict[str, CacheRun]:
     bars: dict[str, tqdm[None]] = {}
 
     def advance(name: str, more: int) -> None:
         if name not in bars:
             contender = next(contender for contender in chosen if contender.name == name)
-            bars[name] = _bar(f"in process: {contender.label}", contender.entries + size.calls)
+            bars[name] = _bar(f"in process: {contender.label}", contender.entries + calls)
         bars[name].update(more)
 
-    runs = in_process.measure(chosen, size.calls, core, advance)
+    runs = in_process.measure(chosen, calls, core, advance)
     for bar in bars.values():
         bar.close()
     return runs
