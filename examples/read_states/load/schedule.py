@@ -32,11 +32,11 @@ class Kind(StrEnum):
 
 #: Shares of what users do.
 MIX = {
-    Kind.READ: 0.33,
-    Kind.ACK: 0.33,
+    Kind.READ: 0.32,
+    Kind.ACK: 0.32,
     Kind.PIN: 0.02,
     Kind.BATCH: 0.28,
-    Kind.MENTION: 0.03,
+    Kind.MENTION: 0.05,
     Kind.CALL: 0.01,
 }
 
