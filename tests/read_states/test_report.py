@@ -48,7 +48,7 @@ def service(slow: int, full: int) -> ServiceRun:
         failures={},
         fan_outs=[FanOut(50, slow * MS if number < 3 else 2 * MS) for number in range(10)],
         empty=Sample(0, metrics(0, 90, full)),
-        samples=[Sample(at, metrics(at, 90, full)) for at in (1, 2, 3)],
+        samples=[Sample(at, metrics(at, 90, full), 100 * at) for at in (1, 2, 3)],
         throughput=[1500.0, 1400.0, 1450.0] if slow < 100 else [1200.0, 1300.0, 1250.0],
     )
 

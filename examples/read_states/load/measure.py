@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import bisect
 import datetime
 import itertools
 import os
@@ -222,6 +223,8 @@ def _to_run(
     empty: Sample,
     samples: list[Sample],
 ) -> ServiceRun:
+    asked = np.cumsum([0, *(len(request.users) * len(request.channels) for request in requests)])
+    due = [request.due for request in requests]
     latency = (recording.done - recording.due).tolist()
     seconds: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     fan_outs: dict[int, list[int]] = defaultdict(list)
@@ -239,7 +242,7 @@ def _to_run(
         failures=Counter(str(status) for status in recording.status.tolist() if status != 200),
         fan_outs=[FanOut(len(calls), max(calls)) for calls in fan_outs.values()],
         empty=empty,
-        samples=samples,
+        samples=[replace(sample, asked=int(asked[bisect.bisect_left(due, sample.at)])) for sample in samples],
         throughput=[],
     )
 

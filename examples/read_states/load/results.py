@@ -33,6 +33,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     at: float
     metrics: dict[str, float]
+    asked: int = 0  # records that it was asked for by then
 
 
 class FanOut(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from read_states.load.histograms import add_up, percentile, share_above
-from read_states.load.results import CacheRun, Results, ServiceRun
+from read_states.load.results import CacheRun, Results, Sample, ServiceRun
 from read_states.load.schedule import FAN_OUTS, Kind
 
 __all__ = [
@@ -85,9 +85,14 @@ def count(run: ServiceRun, name: str) -> float:
     return run.samples[-1].metrics.get(name, 0.0) - run.samples[0].metrics.get(name, 0.0)
 
 
-def hit_ratio(run: ServiceRun) -> float:
-    hits, misses = count(run, "slabcache_hits_total"), count(run, "slabcache_misses_total")
-    return hits / (hits + misses) if hits + misses else 0.0
+def hit_ratio(before: Sample, after: Sample) -> float:
+    """Which part of what was asked for was in memory: in a full cache, each record that was not evicts one.
+
+    The two services do not count hits in the same way: slabcache leaves out those of mentions.
+    """
+    name = "slabcache_evictions_total"
+    loaded = after.metrics.get(name, 0.0) - before.metrics.get(name, 0.0)
+    return 1 - loaded / max(after.asked - before.asked, 1)
 
 
 def collecting(run: ServiceRun) -> float:

@@ -238,7 +238,7 @@ def _fan_out_rows(run: ServiceRun, name: str) -> Iterable[Sequence[str]]:
 def _service_rows(slab: ServiceRun, twin: ServiceRun) -> Iterable[Sequence[str]]:
     name = "read_states_gc_pause_seconds_count{%d}"
     figures: tuple[tuple[str, Figure], ...] = (
-        ("hit ratio", lambda run: f"{hit_ratio(run):.1%}"),
+        ("hit ratio", lambda run: f"{hit_ratio(run.samples[0], run.samples[-1]):.1%}"),
         ("records evicted", lambda run: f"{count(run, 'slabcache_evictions_total'):,.0f}"),
         ("rows written to the database", lambda run: f"{count(run, 'slabcache_flushed_rows_total'):,.0f}"),
         ("collections, not full", lambda run: f"{count(run, name % 0) + count(run, name % 1):,.0f}"),

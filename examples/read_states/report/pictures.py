@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from read_states.load.histograms import distribution, share_above
-from read_states.load.instance import Metrics
-from read_states.load.results import CacheRun, Results, ServiceRun
+from read_states.load.results import CacheRun, Results, Sample, ServiceRun
 from read_states.load.schedule import Kind
 from read_states.report.figures import (
     BYTES,
@@ -25,6 +24,7 @@ from read_states.report.figures import (
     bytes_in_service,
     duration,
     fan_out_chances,
+    hit_ratio,
     latency,
     of_kind,
     over_time,
@@ -170,7 +170,7 @@ def _pauses(services: dict[str, ServiceRun]) -> Figure:
         axes.bar_label(bars, [f"{count:.0f}" if count else "" for count in counts], fontsize=8, color=INK)
         axes.set_xticks(range(len(labels)), labels)
     axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(0, None)
+    axes.set_ylim(0, 2 * axes.get_ylim()[1])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     _tidy(axes, "pause of the collector, up to", "how many")
     axes.legend(frameon=False, fontsize=9, loc="upper right")
@@ -193,24 +193,18 @@ def pause_counts(run: ServiceRun) -> tuple[list[str], list[float]]:
 
 
 def _hits(services: dict[str, ServiceRun]) -> Figure:
-    def ratio(before: Metrics, after: Metrics) -> float:
-        hits, misses = (
-            after[f"slabcache_{name}_total"] - before[f"slabcache_{name}_total"]
-            for name in ("hits", "misses")
-        )
-        return hits / (hits + misses) if hits + misses else float("nan")
-
-    figure, axes = _samples(services, ratio, "hits among look-ups")
+    figure, axes = _samples(services, hit_ratio, "of the records asked for in memory")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
     return figure
 
 
 def _writes(services: dict[str, ServiceRun]) -> Figure:
-    def rows(before: Metrics, after: Metrics) -> float:
-        return after["slabcache_flushed_rows_total"] - before["slabcache_flushed_rows_total"]
+    def rows(before: Sample, after: Sample) -> float:
+        name = "slabcache_flushed_rows_total"
+        return (after.metrics[name] - before.metrics[name]) / max(after.at - before.at, 0.1)
 
-    figure, axes = _samples(services, rows, "rows written to the database")
+    figure, axes = _samples(services, rows, "rows written to the database a second")
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return figure
@@ -218,7 +212,7 @@ def _writes(services: dict[str, ServiceRun]) -> Figure:
 
 def _samples(
     services: dict[str, ServiceRun],
-    measure: Callable[[Metrics, Metrics], float],
+    measure: Callable[[Sample, Sample], float],
     label: str,
 ) -> tuple[Figure, Axes]:
     """A figure between each two looks at the services, over time."""
@@ -226,7 +220,7 @@ def _samples(
     axes = figure.add_subplot()
     for name in ORDER:
         samples = services[name].samples
-        values = [measure(a.metrics, b.metrics) for a, b in itertools.pairwise(samples)]
+        values = [measure(before, after) for before, after in itertools.pairwise(samples)]
         edges = [sample.at for sample in samples]
         axes.stairs(values, edges, color=COLOURS[name], linewidth=2, label=NAMES[name], baseline=None)
     _tidy(axes, "seconds of load", label)
