@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -33,6 +34,7 @@ from read_states.report.pictures import NAMES, draw_all
 __all__ = ["make_page", "write_report"]
 
 TEMPLATE = Path(__file__).with_name("page.html")
+WIDTH = 110  # of a terminal
 WAITED = 0.05  # share of the time; from here on the machine's other work is in the figures
 LAG = 5_000_000  # nanoseconds; the same for the generator's p99
 Figure = Callable[[ServiceRun], str]
@@ -50,9 +52,9 @@ WHAT = {
 def write_report(results: Results, path: Path) -> str:
     """Write the page; what is worth saying on a terminal."""
     path.write_text(make_page(results), encoding="utf-8")
-    return "\n".join(
-        f"{bar.verdict.upper():6}  {bar.demand}\n        {bar.outcome}; {bar.beside}" for bar in bars(results)
-    )
+    lines = [f"{bar.verdict:7} {bar.demand}: {bar.outcome}; {bar.beside}" for bar in bars(results)]
+    lines += [f"CAUTION {caution}" for caution in cautions(results)]
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8) for line in lines)
 
 
 def make_page(results: Results) -> str:
