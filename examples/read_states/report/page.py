@@ -19,7 +19,6 @@ from read_states.report.figures import (
     TWIN,
     Bar,
     bars,
-    bytes_in_service,
     collecting,
     count,
     duration,
@@ -68,7 +67,7 @@ def make_page(results: Results) -> str:
             f"{conditions.requests:,} requests to each service; Python, HTTP, JSON, SQLite behind the cache"
         ),
         cautions="".join(f"<p class=caution>{escape(caution)}</p>" for caution in cautions(results)),
-        headlines="".join(_headline(*headline) for headline in headlines(slab, twin)),
+        headlines="".join(_headline(*headline) for headline in headlines(results)),
         bars="".join(_bar_row(bar) for bar in bars(results)),
         latencies=_table(
             ("", "requests", "median", "p99", "p99.9", "maximum"),
@@ -111,16 +110,17 @@ def make_page(results: Results) -> str:
     )
 
 
-def headlines(slab: ServiceRun, twin: ServiceRun) -> Iterable[tuple[str, str, str]]:
+def headlines(results: Results) -> Iterable[Sequence[str]]:
     """What it is, that of slabcache, that of the twin."""
     figures: tuple[tuple[str, Figure], ...] = (
         ("p99.9 of a request", lambda run: duration(percentile(latency(run), 99.9))),
         ("longest pause of the collector", lambda run: duration(longest_pause(run))),
-        ("bytes a record, in the service", lambda run: f"{bytes_in_service(run):.0f}"),
         ("requests a second, at most", lambda run: f"{statistics.median(run.throughput):,.0f}"),
     )
     for label, figure in figures:
-        yield label, figure(slab), figure(twin)
+        yield label, *(figure(results.services[name]) for name in (SLAB, TWIN))
+    full, objects = results.caches["full"], results.caches["twin"]
+    yield "bytes a record, all included", *(f"{run.growth / run.entries:.0f}" for run in (full, objects))
 
 
 def cautions(results: Results) -> list[str]:

@@ -143,8 +143,8 @@ def _memory(results: Results) -> Figure:
     rows = [
         (f"slabcache, {full.entries:,} records", full.growth / full.entries, BLUE),
         (f"objects, {twin.entries:,} records", twin.growth / twin.entries, ORANGE),
-        ("slabcache, in the service", bytes_in_service(results.services[SLAB]), BLUE),
-        ("objects, in the service", bytes_in_service(results.services[TWIN]), ORANGE),
+        ("slabcache, service just filled", bytes_in_service(results.services[SLAB]), BLUE),
+        ("objects, service just filled", bytes_in_service(results.services[TWIN]), ORANGE),
     ]
     figure = Figure(figsize=HALF)
     axes = figure.add_subplot()
