@@ -1,7 +1,8 @@
 # make demo    the main job: what garbage collection does to a cache, and what it does to this one
 # make test    the tests, on a debug build that checks every invariant and on the build users get
+# make read-states    the Read States service and its twin under load, and a report: examples/read_states
 #
-# Both create the virtual environment they need.
+# All create the virtual environment they need.
 #
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
@@ -19,7 +20,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-docs bench-bars bench-quick bench-native faults test-debug test-release test-read-states
+.PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native faults
+.PHONY: test-debug test-release test-read-states
 .PHONY: cassandra cassandra-stop test-cassandra
 .PHONY: lint types coverage sanitize package clean
 
@@ -30,6 +32,10 @@ help:
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)") $(DEMO_ARGS)
+
+# READ_STATES_ARGS=--quick for a check that it works.
+read-states: $(VENV)/.release $(VENV)/.example
+	PYTHONPATH=examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
 
 test: test-debug test-release test-read-states
 	@$(PYTHON) tools/cassandra check || true

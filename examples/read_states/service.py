@@ -56,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def serve(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT; 1 if not all could be saved."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    gc.callbacks.append(Pauses())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(arguments))
 
@@ -92,6 +91,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     )
     gc.collect()
     gc.freeze()  # modules and routes need not be walked again
+    gc.callbacks.append(Pauses())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
             number, lambda *_: None

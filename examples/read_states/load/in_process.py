@@ -1,0 +1,285 @@
+"""The part of the cache alone: the operations of the service, called without HTTP, amid a service's garbage.
+
+Three contenders take turns, each in a process of its own: slabcache full, slabcache all but empty, and the
+twin. What disturbs the machine meets all of them, and no collector walks what belongs to another. What is
+asked for is in memory, in all of them: waiting for the database is not measured here. But a full cache was
+filled by a scan first, and goes on with it between the calls, so it evicts as many records as it loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import signal
+import traceback
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+import numpy as np
+
+from read_states.app import Operations
+from read_states.load.histograms import histogram_of
+from read_states.load.population import CHANNELS, GUILD, Population
+from read_states.load.results import CacheRun
+from read_states.load.schedule import MIX, Kind, Request, make_schedule
+from read_states.rows import KEY, VALUE
+from read_states.states import SlabStates
+from read_states.twin import ObjectStates
+
+__all__ = ["Contender", "contenders", "measure"]
+
+SLICES = 20
+SCAN_EVERY = 100  # calls
+SCAN = 1000  # records that nobody asked for before: as many are evicted, those of the scans before the run
+BATCH = 2800  # responses on their way out at a time, as in the demo: a dozen young collections
+CYCLE_EVERY = 64  # requests: one that leaves a reference cycle behind
+FLUSH_INTERVAL = 10.0
+MAX_PENDING = 20_000  # as the service has it
+
+#: Without fan-outs, whose calls are reads like others.
+CALLS: dict[Kind, float] = {kind: share for kind, share in MIX.items() if kind is not Kind.CALL}
+
+Progress = Callable[[str, int], object]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A cache, and what is in it when the calls begin; `scanned` records of it are there to be evicted."""
+
+    name: str
+    label: str
+    cache: str
+    capacity: int
+    users: int
+    scanned: int
+
+    @property
+    def entries(self) -> int:
+        return self.users * CHANNELS + self.scanned
+
+
+def contenders(entries: int, twin_entries: int, calls: int) -> list[Contender]:
+    scanned = -(-calls // SCAN_EVERY) * SCAN
+    users, twin_users = ((count - scanned) // CHANNELS for count in (entries, twin_entries))
+    if min(users, twin_users) < GUILD:
+        raise ValueError(f"without HTTP at least {scanned + GUILD * CHANNELS:,} records are needed")
+    return [
+        Contender("empty", "slabcache, all but empty", "slabcache", entries, GUILD, 0),
+        Contender("full", "slabcache, full", "slabcache", entries, users, scanned),
+        Contender("twin", "OrderedDict of objects, full", "objects", twin_entries, twin_users, scanned),
+    ]
+
+
+class Ready:
+    """A database that has every row, and gives it at once."""
+
+    key_dtype, value_dtype = KEY, VALUE
+
+    def __init__(self) -> None:
+        self.loads = 0
+
+    def load_many(self, keys: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        self.loads += 1
+        values = np.zeros(len(keys), VALUE)
+        values["last_message_id"] = keys["channel_id"] // 8
+        return values, np.ones(len(keys), np.bool_)
+
+    def save_many(self, keys: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+        pass
+
+    def delete_many(self, keys: np.ndarray[Any, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def measure(
+    chosen: Sequence[Contender], calls: int, core: int | None, progress: Progress
+) -> dict[str, CacheRun]:
+    """Fill all, then let them take turns; `progress` gets a name, and how much more of it is done."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
+    try:
+        for contender in chosen:
+            pipes[contender.name], theirs = spawn.Pipe()
+            process = spawn.Process(target=_child, args=(contender, calls, core, theirs), daemon=True)
+            process.start()
+            processes.append(process)
+            theirs.close()
+            while (filled := _receive(contender, pipes[contender.name])) is not None:
+                progress(contender.name, filled)
+        for _ in range(SLICES):
+            for contender in chosen:
+                pipes[contender.name].send(True)
+                progress(contender.name, _receive(contender, pipes[contender.name]))
+        for pipe in pipes.values():
+            pipe.send(False)
+        return {contender.name: _receive(contender, pipes[contender.name]) for contender in chosen}
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _receive(contender: Contender, pipe: Connection) -> Any:
+    try:
+        message = pipe.recv()
+    except EOFError:
+        raise RuntimeError(f"{contender.label}: the process died") from None
+    if isinstance(message, str):
+        raise RuntimeError(f"{contender.label}:\n{message}")
+    return message
+
+
+# ---- in the child ------------------------------------------------------------------------------------------
+
+
+def _child(contender: Contender, calls: int, core: int | None, pipe: Connection) -> None:
+    # An interrupt from the terminal reaches the parent as well, which ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        asyncio.run(_run(contender, calls, pipe))
+    except Exception:
+        pipe.send(traceback.format_exc())
+
+
+async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
+    population = Population(contender.users)
+    requests = make_schedule(population, calls, 1, mix=CALLS)
+    gc.collect()
+    gc.freeze()  # as the service does
+    store = Ready()
+    resident, tracked = _resident_bytes(), len(gc.get_objects())
+    kind = SlabStates if contender.cache == "slabcache" else ObjectStates
+    states = kind(store, contender.capacity, MAX_PENDING, FLUSH_INTERVAL)
+    for channels in scans(0, contender.scanned):
+        await states.read_many(0, channels)
+        pipe.send(len(channels))
+    for number, (user, channels) in enumerate(population.everybody(), 1):
+        await states.read_many(user, channels)
+        if number % 1000 == 0:
+            pipe.send(1000 * CHANNELS)
+    gc.collect()
+    filled, tracked = _resident_bytes() - resident, len(gc.get_objects()) - tracked
+    pipe.send(None)
+
+    watch = Watch(states, store, scans(contender.scanned, 2 * contender.scanned))
+    gc.callbacks.append(watch.collected)
+    step = -(-len(requests) // SLICES)
+    for begin in range(0, len(requests), step):
+        assert pipe.recv()
+        await watch.slice(requests[begin : begin + step])
+        pipe.send(step)
+    gc.callbacks.remove(watch.collected)
+    growth = _resident_bytes() - resident
+    while pipe.recv():
+        pipe.send(0)
+    pipe.send(
+        CacheRun(
+            contender.label,
+            contender.entries,
+            filled,
+            growth,
+            tracked,
+            {kind: histogram_of(times) for kind, times in watch.working.items()},
+            {kind: histogram_of(times) for kind, times in watch.elapsed.items()},
+            watch.loaded,
+            watch.pauses,
+        )
+    )
+    await states.close()
+
+
+def scans(begin: int, end: int) -> Iterator[list[int]]:
+    """Channels of a user who looks into each once, SCAN of them at a time."""
+    for first in range(begin, end, SCAN):
+        yield list(range(first, first + SCAN))
+
+
+class Watch:
+    """Makes calls, and notes the time of each and of the collector."""
+
+    def __init__(self, states: Operations, store: Ready, scanning: Iterator[list[int]]) -> None:
+        self.working: dict[str, array[int]] = defaultdict(lambda: array("q"))
+        self.elapsed: dict[str, array[int]] = defaultdict(lambda: array("q"))
+        self.loaded = 0
+        self.pauses: list[tuple[int, int]] = []
+        self._states = states
+        self._store = store
+        self._scanning = scanning
+        self._calls = 0
+        self._started = 0
+        self._batch: list[Any] = []
+        self._complete: list[Any] = []
+
+    def collected(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._started = thread_time_ns()
+        else:
+            self.pauses.append((info["generation"], thread_time_ns() - self._started))
+
+    async def slice(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            if self._calls % SCAN_EVERY == 0:
+                await asyncio.sleep(0)  # the twin writes behind in this loop
+                if scan := next(self._scanning, None):
+                    await self._states.read_many(0, scan)
+            self._calls += 1
+            loads = self._store.loads
+            elapsed, working = perf_counter_ns(), thread_time_ns()
+            answer = await _call(self._states, request)
+            working, elapsed = thread_time_ns() - working, perf_counter_ns() - elapsed
+            if self._store.loads > loads:
+                self.loaded += 1
+            else:
+                self.working[request.kind].append(working)
+                self.elapsed[request.kind].append(elapsed)
+            self._respond(self._calls, request, answer)
+
+    def _respond(self, number: int, request: Request, answer: Any) -> None:
+        """What a service makes for a request, and keeps until a batch of responses is written."""
+        asked = {
+            "id": number,
+            "key": [request.users[0], request.channels[0]],
+            "headers": {"kind": request.kind},
+        }
+        response = {"request": asked, "state": {"answer": answer}}
+        if number % CYCLE_EVERY == 0:
+            asked["response"] = response
+        self._batch.append(response)
+        del self._complete[-8:]
+        if len(self._batch) >= BATCH:
+            self._complete, self._batch = self._batch, self._complete
+
+
+def _call(states: Operations, request: Request) -> Any:
+    user, channel = request.users[0], request.channels[0]
+    match request.kind:
+        case Kind.READ:
+            return states.read(user, channel)
+        case Kind.ACK:
+            return states.ack(user, channel, request.number)
+        case Kind.PIN:
+            return states.pin(user, channel, request.number)
+        case Kind.BATCH:
+            return states.read_many(user, request.channels)
+        case Kind.MENTION:
+            return states.mention(channel, request.users, 1)
+    raise ValueError(request.kind)
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,99 @@
+"""All that was measured, as it is kept in a file: the report is made of nothing else."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+__all__ = ["CacheRun", "Conditions", "FanOut", "Results", "Sample", "ServiceRun", "machine"]
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """What all runs had in common."""
+
+    machine: str
+    date: str
+    command: str
+    capacity: int
+    records: int  # in the database
+    users: int
+    seconds: float
+    rate: float  # actions of users a second
+    requests: int  # in all
+    flush_interval: float
+    cores: tuple[int | None, int | None]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What the service said of itself, `at` seconds after the load began."""
+
+    at: float
+    metrics: dict[str, float]
+    asked: int = 0  # records that it was asked for by then
+
+
+class FanOut(msgspec.Struct, frozen=True):
+    """One client that started: how many calls it made, and how long the slowest took, in nanoseconds."""
+
+    calls: int
+    slowest: int
+
+
+class ServiceRun(msgspec.Struct, frozen=True):
+    """One contender behind HTTP."""
+
+    timeline: list[dict[str, str]]  # for each second, by kind of request, a histogram
+    lag: str  # histogram of how late the generator sent
+    waited: tuple[float, float]  # share of the time that service and generator had to wait for their core
+    failures: dict[str, int]  # by status
+    fan_outs: list[FanOut]
+    empty: Sample  # before the warm-up
+    samples: list[Sample]  # during the load, the first before it
+    throughput: list[float]  # requests a second as fast as they are answered, in each slice
+
+
+class CacheRun(msgspec.Struct, frozen=True):
+    """One contender without HTTP. Times in nanoseconds."""
+
+    label: str
+    entries: int
+    filled: int  # bytes of resident memory, from before the cache was made until it was full
+    growth: int  # the same until the end: what is written has to be marked, too
+    tracked: int  # objects more in the collector's sight than before
+    working: dict[str, str]  # by kind, histograms of the processor's time of a call
+    elapsed: dict[str, str]  # the same by the clock
+    loaded: int  # calls that had to wait for the database: not in the histograms
+    pauses: list[tuple[int, int]]  # generation, and processor's time of each collection
+
+
+class Results(msgspec.Struct, frozen=True):
+    conditions: Conditions
+    services: dict[str, ServiceRun]  # by the name of their cache
+    caches: dict[str, CacheRun]
+
+    def write(self, path: Path) -> None:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        return msgspec.json.decode(path.read_bytes(), type=cls)
+
+
+def machine() -> str:
+    """Processor, cores, system, Python and what else answers the requests."""
+    model = platform.processor() or platform.machine()
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), model)
+    except OSError:
+        pass
+    packages = ("slabcache", "uvicorn", "starlette", "msgspec", "aiohttp")
+    return (
+        f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+        f"{platform.python_implementation()} {platform.python_version()}, "
+        + ", ".join(f"{package} {version(package)}" for package in packages)
+    )

@@ -1,0 +1,192 @@
+"""From results to numbers, and the bars with their verdicts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from read_states.load.histograms import add_up, percentile, share_above
+from read_states.load.results import CacheRun, Results, Sample, ServiceRun
+from read_states.load.schedule import FAN_OUTS, Kind
+
+__all__ = [
+    "Bar",
+    "FanOutChance",
+    "bars",
+    "count",
+    "duration",
+    "fan_out_chances",
+    "latency",
+    "of_kind",
+    "over_time",
+]
+
+SLAB, TWIN = "slabcache", "objects"
+PERCENTILES = (50.0, 99.0, 99.9, 100.0)
+STALL = 100_000_000  # nanoseconds: from here on a person feels it
+EMPTY_FACTOR = 1.5  # p99.9 of a full cache, beside that of an empty one
+PAUSE_FACTOR = 1.5  # the same for the longest pause of the collector
+TWIN_FACTOR = 0.5  # p99.9 beside the twin's
+BYTES = 56  # a record: 70 % of the 80 bytes of the struct in the story
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What was demanded, what came out, and what else is to be seen beside it."""
+
+    demand: str
+    outcome: str
+    beside: str
+    held: bool
+
+    @property
+    def verdict(self) -> str:
+        return "held" if self.held else "missed"
+
+
+@dataclass(frozen=True)
+class FanOutChance:
+    """Chances that the slowest of `calls` is slow.
+
+    beyond: than the p99 of single calls, measured; `independent` is the same, were they independent.
+    stalled: than STALL, measured on one instance. spread: were each call answered by another instance.
+    """
+
+    calls: int
+    fan_outs: int
+    beyond: float
+    independent: float
+    stalled: float
+    spread: float
+    median: float
+
+
+def latency(run: ServiceRun, kinds: Iterable[str] = Kind) -> Any:
+    """The histogram of all requests of some kinds."""
+    chosen = set(kinds)
+    return add_up(code for second in run.timeline for kind, code in second.items() if kind in chosen)
+
+
+def over_time(run: ServiceRun) -> list[list[float]]:
+    """PERCENTILES of each second, in nanoseconds."""
+    histograms = [add_up(second.values()) for second in run.timeline]
+    return [[percentile(histogram, percent) for percent in PERCENTILES] for histogram in histograms]
+
+
+def of_kind(run: CacheRun, working: bool = True) -> Any:
+    """The histogram of all calls of a cache."""
+    return add_up((run.working if working else run.elapsed).values())
+
+
+def count(run: ServiceRun, name: str) -> float:
+    """By how much a figure of the service grew during the load."""
+    return run.samples[-1].metrics.get(name, 0.0) - run.samples[0].metrics.get(name, 0.0)
+
+
+def hit_ratio(before: Sample, after: Sample) -> float:
+    """Which part of what was asked for was in memory: in a full cache, each record that was not evicts one.
+
+    The two services do not count hits in the same way: slabcache leaves out those of mentions.
+    """
+    name = "slabcache_evictions_total"
+    loaded = after.metrics.get(name, 0.0) - before.metrics.get(name, 0.0)
+    return 1 - loaded / max(after.asked - before.asked, 1)
+
+
+def collecting(run: ServiceRun) -> float:
+    """Nanoseconds in the collector during the load."""
+    return 1e9 * sum(
+        count(run, f"read_states_gc_pause_seconds_sum{{{generation}}}") for generation in range(3)
+    )
+
+
+def longest_pause(run: ServiceRun) -> float:
+    """Of the collector, since the process began, in nanoseconds."""
+    return 1e9 * run.samples[-1].metrics.get("read_states_gc_longest_pause_seconds", 0.0)
+
+
+def bytes_in_service(run: ServiceRun) -> float:
+    """Growth of resident memory while the service was filled, for each record."""
+    before, after = run.empty.metrics, run.samples[0].metrics
+    name = "process_resident_memory_bytes"
+    return (after.get(name, 0.0) - before.get(name, 0.0)) / max(after.get("slabcache_size", 0.0), 1.0)
+
+
+def longest_collection(run: CacheRun) -> int:
+    return max((time for _, time in run.pauses), default=0)
+
+
+def fan_out_chances(run: ServiceRun) -> list[FanOutChance]:
+    calls = latency(run, [Kind.CALL])
+    stalled, p99 = share_above(calls, STALL), percentile(calls, 99)
+    chances = []
+    for width in FAN_OUTS:
+        slowest = [fan_out.slowest for fan_out in run.fan_outs if fan_out.calls == width]
+        if slowest:
+            chances.append(
+                FanOutChance(
+                    width,
+                    len(slowest),
+                    sum(time > p99 for time in slowest) / len(slowest),
+                    1 - 0.99**width,
+                    sum(time > STALL for time in slowest) / len(slowest),
+                    1 - (1 - stalled) ** width,
+                    statistics.median(slowest),
+                )
+            )
+    return chances
+
+
+def bars(results: Results) -> list[Bar]:
+    slab, twin = results.services[SLAB], results.services[TWIN]
+    full, empty, objects = (results.caches[name] for name in ("full", "empty", "twin"))
+    here, there, beside = (percentile(of_kind(run), 99.9) for run in (full, empty, objects))
+    pause, empty_pause, twin_pause = (longest_collection(run) for run in (full, empty, objects))
+    rate, twin_rate = (statistics.median(run.throughput) for run in (slab, twin))
+    slow, twin_slow = (percentile(latency(run), 99.9) for run in (slab, twin))
+    size, twin_size = (run.growth / run.entries for run in (full, objects))
+    return [
+        Bar(
+            f"Without HTTP: p99.9 of a call with {full.entries:,} records at most {EMPTY_FACTOR} times that "
+            "of a cache that is all but empty",
+            f"{duration(here)} to {duration(there)}: {here / there:.2f} times",
+            f"twin, {objects.entries:,} records: {duration(beside)}",
+            here <= EMPTY_FACTOR * there,
+        ),
+        Bar(
+            "Without HTTP: no pause that the collector makes because of the cache: the longest at most "
+            f"{PAUSE_FACTOR} times that with an empty one, and no object more for it to walk",
+            f"{duration(pause)} to {duration(empty_pause)}; {full.tracked:,} to {empty.tracked:,} objects",
+            f"twin: {duration(twin_pause)}; {objects.tracked:,} objects",
+            pause <= PAUSE_FACTOR * empty_pause and full.tracked <= empty.tracked + full.entries // 10_000,
+        ),
+        Bar(
+            "Through HTTP: throughput not below the twin's",
+            f"{rate:,.0f} requests a second",
+            f"twin: {twin_rate:,.0f}",
+            rate >= twin_rate,
+        ),
+        Bar(
+            f"Through HTTP: p99.9 with {results.conditions.capacity:,} records at most half of the twin's",
+            f"{duration(slow)}: {slow / twin_slow:.2f} of it",
+            f"twin: {duration(twin_slow)}",
+            slow <= TWIN_FACTOR * twin_slow,
+        ),
+        Bar(
+            f"Memory: at most {BYTES} bytes a record, all included",
+            f"{size:.1f} bytes; {full.filled / full.entries:.1f} before the first write",
+            f"twin: {twin_size:.0f} bytes; {objects.filled / objects.entries:.0f} before",
+            size <= BYTES,
+        ),
+    ]
+
+
+def duration(nanoseconds: float) -> str:
+    """Three digits and the unit that suits them."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if nanoseconds >= 0.9995 * size:
+            number = nanoseconds / size
+            return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
+    return f"{nanoseconds:.0f} ns"
