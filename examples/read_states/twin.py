@@ -48,8 +48,7 @@ class ObjectStates:
         self._states: OrderedDict[Key, State] = OrderedDict()  # the least recent first
         self._dirty: OrderedDict[Key, tuple[float, State]] = OrderedDict()  # since when; the oldest first
         self._saving: dict[Key, State] = {}  # a batch under way
-        self._loads: dict[Key, asyncio.Future[None]] = {}
-        self._wanted: list[Key] = []
+        self._loads: dict[Key, asyncio.Task[None]] = {}
         self._flushing = asyncio.create_task(self._flush_for_ever())
 
     def __len__(self) -> int:
@@ -129,32 +128,22 @@ class ObjectStates:
         return state
 
     async def _load(self, keys: list[Key]) -> None:
-        """Keys that nobody loads yet are loaded together, with those of others that wait."""
-        for key in dict.fromkeys(keys):
-            if key not in self._loads:
-                self._loads[key] = asyncio.get_running_loop().create_future()
-                self._wanted.append(key)
-        waiting = [self._loads[key] for key in keys]
-        if self._wanted:
-            await asyncio.sleep(0)
-            wanted, self._wanted = self._wanted, []
-            if wanted:
-                await self._load_now(wanted)
-        await asyncio.gather(*waiting)
+        """Keys that nobody loads yet are loaded together; a request that gives up takes no load with it."""
+        loop = asyncio.get_running_loop()
+        wanted = [key for key in dict.fromkeys(keys) if key not in self._loads]
+        if wanted:
+            arrival = loop.create_task(self._load_now(wanted))
+            arrival.add_done_callback(asyncio.Future.exception)  # nobody may be left who asks for it
+            self._loads.update(dict.fromkeys(wanted, arrival))
+        waiting = {self._loads[key] for key in keys}
+        await asyncio.gather(*map(asyncio.shield, waiting))
 
     async def _load_now(self, keys: list[Key]) -> None:
-        arrivals = [self._loads[key] for key in keys]
         try:
             values, _ = await asyncio.to_thread(self._store.load_many, np.array(keys, KEY))
-        except Exception as error:
-            for arrival in arrivals:
-                arrival.set_exception(error)
-        else:
             for key, row in zip(keys, values.tolist(), strict=True):
                 if self._find(key) is None:
                     self._insert(key, State(*row))
-            for arrival in arrivals:
-                arrival.set_result(None)
         finally:
             for key in keys:
                 del self._loads[key]

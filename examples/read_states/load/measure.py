@@ -10,6 +10,7 @@ import itertools
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -66,6 +67,7 @@ QUICK = Size(20_000, 3, 200, 1, 0.5, 400_000, 100_000, 4_000)
 def main() -> int:
     """Exit code: 0 when all was measured, whatever the verdicts; 1 when something failed."""
     options = _parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as an interrupt: what was started ends, too
     raw, page = options.out / "results.json", options.out / "report.html"
     if not options.redraw:
         try:
