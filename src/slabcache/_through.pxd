@@ -219,12 +219,13 @@ cdef inline void through_mark(
             native_prefetch(behind.marks + slot)
 
 
-cdef inline void put_rows(
+cdef inline size_t put_rows(
     behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
 ) noexcept nogil:
     cdef lookahead_t ahead
-    cdef size_t row
+    cdef size_t row, done = 0
     cdef row_t it
+    cdef outcome_t outcome
     it.stored = STORED_UNKNOWN
     it.default = NULL
     lookahead_start(&ahead, &behind.slab, keys, rows, True)
@@ -233,21 +234,24 @@ cdef inline void put_rows(
         through_mark(&ahead, &behind, rows, row)
         it.hash = lookahead_hash(&ahead, row)
         it.key = lookahead_key(&ahead, &behind.slab, row)
-        behind_put(&behind, through_find(&ahead, &behind, row), &it, column_row(values, row), now, evicted)
+        outcome = behind_put(
+            &behind, through_find(&ahead, &behind, row), &it, column_row(values, row), now, evicted
+        )
+        done += outcome == OUTCOME_FOUND
+    return done
 
 
-cdef inline void through_put(
+cdef inline size_t through_put(
     behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
 ) noexcept nogil:
-    """`put` of each row; there is room."""
+    """`put` of each row; how many were written. There is room, unless another thread changes the keys."""
     if behind.slab.table.key_size == 16:
         behind.slab.table.key_size = 16
-        put_rows(behind, keys, values, rows, now, evicted)
-    elif behind.slab.table.key_size == 8:
+        return put_rows(behind, keys, values, rows, now, evicted)
+    if behind.slab.table.key_size == 8:
         behind.slab.table.key_size = 8
-        put_rows(behind, keys, values, rows, now, evicted)
-    else:
-        put_rows(behind, keys, values, rows, now, evicted)
+        return put_rows(behind, keys, values, rows, now, evicted)
+    return put_rows(behind, keys, values, rows, now, evicted)
 
 
 cdef inline size_t through_edit(

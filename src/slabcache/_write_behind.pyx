@@ -510,6 +510,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef request_t view
         cdef PyThreadState *state
         cdef uint64_t count = 0
+        cdef size_t done = 0
         cdef room_t room
         cdef bint fits
         self.writable()
@@ -529,7 +530,7 @@ cdef class WriteBehindCore(SlabBase):
         fits = room.lacking == 0
         if fits:
             count = self.slab.header.counters.evictions
-            through_put(self.behind, key_column, value_column, rows, native_now(), sink)
+            done = through_put(self.behind, key_column, value_column, rows, native_now(), sink)
             count = self.slab.header.counters.evictions - count
         self.leave(state)
         self.ring_bell()
@@ -537,6 +538,10 @@ cdef class WriteBehindCore(SlabBase):
             if request is not None:
                 request.room = room
             return None
+        if done < <size_t>rows:
+            raise RuntimeError(
+                f"keys: another thread has changed them during the call, and {rows - done} rows found no room"
+            )
         if not return_evicted:
             return count
         return (

@@ -285,6 +285,33 @@ def test_an_overflow_changes_nothing() -> None:
     assert store.rows == {1: 250, 2: 1}
 
 
+def test_rows_that_find_no_room_as_their_keys_were_changed_meanwhile_are_told() -> None:
+    """The room is counted from one state of the array, and the rows are written from another."""
+    _, cache = make(capacity=8, max_pending=2)
+    keys = np.zeros(4_000, "u8")
+    values = np.zeros(4_000, "i8")
+    stopping = threading.Event()
+
+    def change() -> None:
+        numbers = np.arange(len(keys), dtype="u8")
+        while not stopping.is_set():
+            keys[:] = numbers
+            keys[:] = 0
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(change)
+        message = ""
+        try:
+            while "found no room" not in message:
+                try:
+                    cache.put_many(keys, values)
+                except (ValueError, RuntimeError) as error:  # ValueError: changed before they were counted
+                    message = str(error)
+        finally:
+            stopping.set()
+    cache.close()
+
+
 def test_a_flush_waits_for_a_batch_whose_row_was_written_again() -> None:
     """What was written before the flush is in the batch; what the row is now came after it."""
     store, cache = make(flush_interval=0.0)
