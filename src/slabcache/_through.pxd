@@ -42,7 +42,7 @@ from slabcache._lookahead cimport (
     lookahead_t,
 )
 from slabcache._native cimport native_copy, native_equal, native_prefetch
-from slabcache._slab cimport rows_t, slab_key, slab_value
+from slabcache._slab cimport rows_t, slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._unsaved cimport (
     STATE_DELETED,
@@ -52,6 +52,17 @@ from slabcache._unsaved cimport (
     behind_state,
     behind_t,
 )
+
+
+cdef enum:                      # of a change
+    STATUS_DONE = 0
+    STATUS_MISSING = 1          # rows are not in memory
+    STATUS_FULL = 2             # there is too little room
+
+
+cdef struct room_t:             # rows of a change
+    uint64_t needed             # that become unsaved
+    uint64_t lacking            # of them, those that find no room
 
 
 cdef struct request_t:          # rows of a batch call, and what the store has for them
@@ -206,6 +217,41 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
             )
             request.stored[row] = STORED_SEEN
         request.since[row] = <uint64_t>-1
+
+
+cdef inline room_t through_room_for(behind_t *behind, request_t *request) noexcept nogil:
+    """The room that a change takes, counted only where it may be short."""
+    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
+    cdef room_t room = room_t(request.rows, 0)
+    if request.rows > free:
+        room.needed = through_room(behind[0], request[0])
+        room.lacking = room.needed - free if room.needed > free else 0
+    return room
+
+
+cdef inline int through_prepare(
+    behind_t *behind, request_t *request, int64_t *missing, room_t *room
+) noexcept nogil:
+    """Whether all rows of a change are known and have room; then nothing stops it."""
+    if through_missing(behind[0], request[0], 0, missing):
+        return STATUS_MISSING
+    room[0] = through_room_for(behind, request)
+    if room.lacking:
+        return STATUS_FULL
+    through_see(behind[0], request[0])
+    return STATUS_DONE
+
+
+cdef inline row_t through_only_row(behind_t *behind, request_t *request) noexcept nogil:
+    """The row of a request of one."""
+    cdef row_t row
+    row.hash = slab_hash(&behind.slab, request.keys.base)
+    row.key = request.keys.base
+    row.value = request.values.base
+    row.stored = <stored_t>request.stored[0]
+    row.since = request.since[0]
+    row.default = request.default
+    return row
 
 
 cdef inline void through_mark(

@@ -7,13 +7,16 @@ from libc.stdint cimport uint64_t
 from slabcache._base cimport SlabBase
 from slabcache._behind cimport edit_t
 from slabcache._lookahead cimport column_t
-from slabcache._through cimport request_t
+from slabcache._through cimport request_t, room_t
 from slabcache._unsaved cimport behind_t
 
 
-cdef struct room_t:             # rows of a change
-    uint64_t needed             # that become unsaved
-    uint64_t lacking            # of them, those that find no room
+cdef enum:                      # what a request is for
+    PURPOSE_READ = 0
+    PURPOSE_CHANGE = 1
+    PURPOSE_CREATE = 2          # it does something to absent rows
+
+    LOADS_MAX = 3               # of a row that is written again and again meanwhile
 
 
 cdef class Request:

@@ -43,7 +43,6 @@ from slabcache._behind cimport (
     edit_t,
     outcome_t,
     row_t,
-    stored_t,
 )
 from slabcache._field cimport delta_t
 from slabcache._lock cimport lock_acquire, lock_release
@@ -55,26 +54,30 @@ from slabcache._ring cimport ring_oldest
 from slabcache._slab cimport rows_t, slab_hash, slab_key
 from slabcache._table cimport table_find
 from slabcache._through cimport (
+    STATUS_DONE,
+    STATUS_MISSING,
     request_t,
+    room_t,
     through_delete,
     through_edit,
     through_invalidate,
     through_keep,
     through_missing,
+    through_only_row,
+    through_prepare,
     through_put,
     through_read,
-    through_room,
+    through_room_for,
     through_scan,
-    through_see,
 )
-from slabcache._unsaved cimport behind_attach, behind_t, unsaved_size
+from slabcache._unsaved cimport behind_attach, unsaved_size
 
 import os
 
 import numpy as np
 
 from slabcache.errors import ClosedError
-from slabcache.rows import from_rows
+from slabcache.rows import first_of_each, from_rows
 
 cnp.import_array()
 
@@ -83,17 +86,6 @@ READ, CHANGE, CREATE = 0, 1, 2  # what a request is for: CREATE does something t
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
 NO_ROOM = object()              # a write has to wait
-
-cdef enum:
-    STATUS_DONE = 0
-    STATUS_MISSING = 1
-    STATUS_FULL = 2
-
-    PURPOSE_READ = 0
-    PURPOSE_CHANGE = 1
-    PURPOSE_CREATE = 2
-
-    LOADS_MAX = 3               # of a row that is written again and again meanwhile
 
 cdef int forks = 0              # forks between the first process and this one
 
@@ -166,13 +158,8 @@ cdef class Request:
 
     def find_first(self):
         """Mark the rows that are the first of their key; how many there are."""
-        packed = np.ascontiguousarray(self.keys).view(f"V{cnp.PyArray_ITEMSIZE(self.keys)}").tolist()
-        backwards = zip(range(len(packed) - 1, -1, -1), reversed(packed))
-        numbers = list({key: row for row, key in backwards}.values())
-        first = np.zeros(len(packed), np.uint8)
-        first[numbers] = 1
-        self.first = first
-        return len(numbers)
+        self.first = first_of_each(self.keys)
+        return np.count_nonzero(self.first)
 
     @property
     def has_first(self):
@@ -526,7 +513,7 @@ cdef class WriteBehindCore(SlabBase):
         view.first = NULL if request is None else request.view().first
         view.creates = True
         state = self.enter_for_write(rows)
-        room = room_for(&self.behind, &view)
+        room = through_room_for(&self.behind, &view)
         fits = room.lacking == 0
         if fits:
             count = self.slab.header.counters.evictions
@@ -568,7 +555,7 @@ cdef class WriteBehindCore(SlabBase):
             delta_column.stride = 0
         view = request.view()
         state = self.enter_for_write(rows)
-        status = prepare(&self.behind, &view, missing_data, &request.room)
+        status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
             done = through_edit(self.behind, view, edit, delta_column, result_column, native_now())
         self.leave(state)
@@ -591,9 +578,9 @@ cdef class WriteBehindCore(SlabBase):
         edit.count = schema.count
         view = request.view()
         self.lock_for_write()
-        status = prepare(&self.behind, &view, &missing, &request.room)
+        status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status == STATUS_DONE:
-            row = only_row(&self.behind, &view)
+            row = through_only_row(&self.behind, &view)
             view.found[0] = OUTCOME_FOUND == behind_edit(
                 &self.behind, table_find(&self.slab.table, row.hash, row.key), &row, &edit, native_now()
             )
@@ -613,9 +600,9 @@ cdef class WriteBehindCore(SlabBase):
         self.writable()
         view = request.view()
         self.lock_for_write()
-        status = prepare(&self.behind, &view, &missing, &request.room)
+        status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status != STATUS_MISSING:
-            row = only_row(&self.behind, &view)
+            row = through_only_row(&self.behind, &view)
             if row.stored == STORED_SEEN:
                 row.stored = STORED_UNKNOWN     # it counts as a hit
             slot = table_find(&self.slab.table, row.hash, row.key)
@@ -644,7 +631,7 @@ cdef class WriteBehindCore(SlabBase):
         self.writable()
         view = request.view()
         state = self.enter_for_write(rows)
-        status = prepare(&self.behind, &view, missing_data, &request.room)
+        status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
             through_delete(self.behind, view, native_now())
         self.leave(state)
@@ -806,36 +793,3 @@ cdef class WriteBehindCore(SlabBase):
     def closed(self):
         """Whether `close()` has been called."""
         return self.closed
-
-
-cdef row_t only_row(behind_t *behind, request_t *request) noexcept nogil:
-    """The row of a request of one."""
-    cdef row_t row
-    row.hash = slab_hash(&behind.slab, request.keys.base)
-    row.key = request.keys.base
-    row.value = request.values.base
-    row.stored = <stored_t>request.stored[0]
-    row.since = request.since[0]
-    row.default = request.default
-    return row
-
-
-cdef room_t room_for(behind_t *behind, request_t *request) noexcept nogil:
-    """The room that a change takes, counted only where it may be short. Needs the lock."""
-    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
-    cdef room_t room = room_t(request.rows, 0)
-    if request.rows > free:
-        room.needed = through_room(behind[0], request[0])
-        room.lacking = room.needed - free if room.needed > free else 0
-    return room
-
-
-cdef int prepare(behind_t *behind, request_t *request, int64_t *missing, room_t *room) noexcept nogil:
-    """Whether all rows of a change are known and have room; then nothing stops it. Needs the lock."""
-    if through_missing(behind[0], request[0], 0, missing):
-        return STATUS_MISSING
-    room[0] = room_for(behind, request)
-    if room.lacking:
-        return STATUS_FULL
-    through_see(behind[0], request[0])
-    return STATUS_DONE

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.ma import MaskedArray  # here, not lazily: an import in a forked child can wait for ever
 
 from slabcache._record import DELTA_DTYPE
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-__all__ = ["as_deltas", "as_rows", "from_rows", "out_array", "write_rows"]
+__all__ = ["as_deltas", "as_rows", "first_of_each", "from_rows", "out_array", "write_rows"]
 
 
 def as_rows(schema: Schema, source: object) -> Array:
@@ -198,3 +199,12 @@ def out_array(schema: Schema, out: object, outer: tuple[int, ...]) -> Array:
     if not out.flags.writeable:
         raise ValueError("out is read-only")
     return out
+
+
+def first_of_each(keys: Array) -> npt.NDArray[np.uint8]:
+    """For each of n packed keys whether it is the first of its kind."""
+    packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
+    backwards = zip(range(len(packed) - 1, -1, -1), reversed(packed), strict=True)
+    first = np.zeros(len(packed), np.uint8)
+    first[list({key: row for row, key in backwards}.values())] = 1
+    return first
