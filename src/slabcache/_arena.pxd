@@ -4,6 +4,7 @@
     320       bucket_t x bucket_count        (see _table.pxd)
     slots_at  slot x (slot_count + 1)        (see _slab.pxd); slot 0 is the sentinel of the LRU list
     extra_at  what a cache before a store keeps (see _unsaved.pxd); nothing in others
+    pool_at   its marks (see _marks.pxd), on pages of their own
 
 So the same bytes can be anonymous memory today, and a file or shared memory next. The system hands
 them out zeroed and lazily: a zeroed arena past its header is an empty cache, no page of it is touched
@@ -17,7 +18,7 @@ from slabcache._native cimport native_map, native_page_size, native_unmap
 
 
 cdef enum:
-    ARENA_LAYOUT = 2            # version of everything this file and _table, _lru, _slab lay out
+    ARENA_LAYOUT = 3            # version of everything this file and _table, _lru, _slab, _unsaved lay out
     ARENA_HEADER_SIZE = 320     # bytes; whole cache lines, so that buckets do not straddle
     BUCKET_SIZE = 64            # bytes; one cache line
     BUCKET_CELLS = 12           # entries a bucket holds
@@ -64,10 +65,10 @@ cdef struct header_t:
     uint32_t key_size           # bytes
     uint32_t value_size         # bytes
     uint32_t slot_stride        # bytes from slot to slot
-    uint32_t tail_size          # bytes of a slot after its value; not 0 in a cache before a store
     uint64_t bucket_count
     uint64_t slots_at           # bytes from the start of the arena to slot 0
     uint64_t extra_at           # bytes from the start of the arena to what lies behind the slots
+    uint64_t pool_at            # bytes from the start of the arena to the pool; 0 where there is none
     uint64_t arena_size         # bytes
     slot_t capacity             # live entries at most
     slot_t slot_count           # slots that can hold an entry, numbered 1 to slot_count
@@ -85,13 +86,13 @@ cdef struct shape_t:            # what an arena is to have room for; the caller 
     uint64_t spare              # slots beyond them
     uint64_t key_size           # bytes
     uint64_t value_size         # bytes
-    uint64_t tail_size          # bytes of a slot after its value
     uint64_t extra_size         # bytes behind all slots
+    uint64_t pool_size          # bytes behind those, mostly never touched; not 0 before a store
 
 
 cdef inline uint64_t arena_stride(const shape_t *shape) noexcept nogil:
-    """Bytes of a slot: links and hint, key, value, tail, rounded up to 4."""
-    return (12 + shape.key_size + shape.value_size + shape.tail_size + 3) & ~<uint64_t>3
+    """Bytes of a slot: links and hint, key, value, rounded up to 4."""
+    return (12 + shape.key_size + shape.value_size + 3) & ~<uint64_t>3
 
 
 cdef inline uint64_t arena_bucket_count(uint64_t slot_count) noexcept nogil:
@@ -106,14 +107,20 @@ cdef inline uint64_t arena_extra_at(const shape_t *shape) noexcept nogil:
     return (ARENA_HEADER_SIZE + buckets + slots + 63) & ~<uint64_t>63
 
 
+cdef inline uint64_t arena_pool_at(const shape_t *shape) noexcept nogil:
+    """Bytes up to the pool, in whole pages."""
+    cdef uint64_t page = native_page_size()
+    return (arena_extra_at(shape) + shape.extra_size + page - 1) / page * page
+
+
 cdef inline uint64_t arena_size(const shape_t *shape) noexcept nogil:
     """Bytes of a whole arena, in whole pages.
 
-    With capacity + spare <= CAPACITY_MAX, key_size <= 255, value_size <= 65,535 and an extra of less than
+    With capacity + spare <= CAPACITY_MAX, key_size <= 255, value_size <= 65,535, extra and pool of less than
     2**48 bytes no term passes 2**50.
     """
     cdef uint64_t page = native_page_size()
-    return (arena_extra_at(shape) + shape.extra_size + page - 1) / page * page
+    return arena_pool_at(shape) + (shape.pool_size + page - 1) / page * page
 
 
 cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noexcept nogil:
@@ -122,7 +129,7 @@ cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noe
     cdef header_t *header
     if size > <uint64_t>(<size_t>-1) / 2:
         return NULL             # a 32-bit machine
-    header = <header_t *>native_map(<size_t>size)
+    header = <header_t *>native_map(<size_t>size, <size_t>arena_pool_at(shape))
     if header is NULL:
         return NULL
     header.magic = ARENA_MAGIC
@@ -130,11 +137,11 @@ cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noe
     header.key_size = <uint32_t>shape.key_size
     header.value_size = <uint32_t>shape.value_size
     header.slot_stride = <uint32_t>arena_stride(shape)
-    header.tail_size = <uint32_t>shape.tail_size
     header.slot_count = <slot_t>(shape.capacity + shape.spare)
     header.bucket_count = arena_bucket_count(header.slot_count)
     header.slots_at = ARENA_HEADER_SIZE + header.bucket_count * BUCKET_SIZE
     header.extra_at = arena_extra_at(shape)
+    header.pool_at = arena_pool_at(shape) if shape.pool_size else 0
     header.arena_size = size
     header.capacity = <slot_t>shape.capacity
     header.seed = seed[0]

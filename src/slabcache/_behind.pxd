@@ -14,7 +14,22 @@ from libc.string cimport memcpy
 
 from slabcache._arena cimport NIL, slot_t
 from slabcache._field cimport delta_t, field_add, field_t
-from slabcache._lru cimport lru_least_recent, lru_link, lru_move_to_front, lru_push, lru_unlink
+from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent, lru_unlink
+from slabcache._marks cimport (
+    STATE_DELETED,
+    STATE_DIRTY,
+    STATE_EVICTED,
+    STATE_FLUSHING,
+    STATE_MASK,
+    STATE_REDIRTIED,
+    link_mark,
+    link_set_free,
+    link_set_used,
+    mark_number_t,
+    mark_set_state,
+    mark_state,
+    mark_t,
+)
 from slabcache._native cimport native_copy, native_now
 from slabcache._ring cimport ring_append, ring_next, ring_oldest, ring_prepend, ring_unlink
 from slabcache._slab cimport (
@@ -22,29 +37,26 @@ from slabcache._slab cimport (
     slab_detach,
     slab_evict,
     slab_export,
-    slab_fill,
     slab_free,
     slab_hash,
     slab_key,
+    slab_store,
     slab_take_free,
     slab_value,
 )
 from slabcache._table cimport table_erase, table_find, table_insert
 from slabcache._unsaved cimport (
     SLEEP_UNTIL_DUE,
-    STATE_CLEAN,
-    STATE_DELETED,
-    STATE_DIRTY,
-    STATE_EVICTED,
-    STATE_FLUSHING,
-    STATE_FREE,
-    STATE_MASK,
-    STATE_REDIRTIED,
-    behind_forget,
+    behind_at,
+    behind_clean,
     behind_is_current,
     behind_is_full,
+    behind_is_unsaved,
     behind_mark,
+    behind_mark_at,
+    behind_mark_of,
     behind_outdate,
+    behind_push,
     behind_state,
     behind_t,
     behind_waits,
@@ -96,7 +108,9 @@ cdef inline void behind_leave_list(behind_t *behind, slot_t slot) noexcept nogil
 cdef inline void behind_touch(behind_t *behind, slot_t slot) noexcept nogil:
     """Make a slot of the LRU list the most recent."""
     behind_leave_list(behind, slot)
-    if lru_move_to_front(&behind.slab.lru, slot):
+    if lru_most_recent(&behind.slab.lru) != slot:
+        lru_unlink(&behind.slab.lru, slot)
+        behind_push(behind, slot)
         behind.slab.header.version += 1
 
 
@@ -109,7 +123,7 @@ cdef inline slot_t behind_oldest_clean(behind_t *behind) noexcept nogil:
         return NIL
     if slot == NIL:
         slot = lru_least_recent(&behind.slab.lru)
-    while behind_state(behind, slot)[0] & STATE_MASK:
+    while behind_is_unsaved(behind, slot):
         slot = lru_link(&behind.slab.lru, slot).prev
     behind.unsaved.cursor = slot
     return slot
@@ -117,20 +131,19 @@ cdef inline slot_t behind_oldest_clean(behind_t *behind) noexcept nogil:
 
 cdef inline slot_t behind_evict(behind_t *behind, slot_t victim, rows_t *evicted) noexcept nogil:
     """Evict a clean entry of the LRU list; its slot, detached."""
-    cdef uint64_t hash = slab_hash(&behind.slab, slab_key(&behind.slab, victim))
-    behind_forget(behind, hash, victim)
     behind_leave_list(behind, victim)
     if victim == lru_least_recent(&behind.slab.lru):
         return slab_evict(&behind.slab, evicted, True)
     if evicted is not NULL:
         slab_export(&behind.slab, victim, evicted)
-    slab_detach(&behind.slab, hash, victim)
+    slab_detach(&behind.slab, slab_hash(&behind.slab, slab_key(&behind.slab, victim)), victim)
     behind.slab.header.counters.evictions += 1
     return victim
 
 
 cdef inline void behind_pend(behind_t *behind, slot_t victim, rows_t *evicted) noexcept nogil:
     """Evict an unsaved entry of the LRU list: it is pending then."""
+    cdef mark_t *mark = behind_mark_of(behind, victim)
     behind_leave_list(behind, victim)
     lru_unlink(&behind.slab.lru, victim)
     behind.slab.header.size -= 1
@@ -138,7 +151,7 @@ cdef inline void behind_pend(behind_t *behind, slot_t victim, rows_t *evicted) n
     behind.slab.header.counters.evictions += 1
     if evicted is not NULL:
         slab_export(&behind.slab, victim, evicted)
-    behind_state(behind, victim)[0] |= STATE_EVICTED
+    mark_set_state(mark, mark_state(mark) | STATE_EVICTED)
     behind.unsaved.pending += 1
     if behind_waits(behind, victim):
         ring_append(&behind.pending, victim)
@@ -146,8 +159,8 @@ cdef inline void behind_pend(behind_t *behind, slot_t victim, rows_t *evicted) n
 
 
 cdef inline void behind_free(behind_t *behind, slot_t slot) noexcept nogil:
-    """Put a slot that is in no list, ring or table on the free chain."""
-    behind_state(behind, slot)[0] = STATE_FREE
+    """Put a clean slot that is in no list, ring or table on the free chain."""
+    link_set_free(behind_at(behind, slot))
     slab_free(&behind.slab, slot)
 
 
@@ -161,7 +174,7 @@ cdef inline slot_t behind_take(behind_t *behind, bint place, rows_t *evicted) no
     cdef slot_t victim
     if place and behind.slab.header.size == behind.slab.header.capacity:
         victim = lru_least_recent(&behind.slab.lru)
-        if behind_state(behind, victim)[0] & STATE_MASK == STATE_CLEAN:
+        if not behind_is_unsaved(behind, victim):
             return behind_evict(behind, victim, evicted)
         if behind_has_free(behind) and behind.unsaved.pending < behind.unsaved.max_pending:
             behind_pend(behind, victim, evicted)
@@ -177,11 +190,11 @@ cdef inline void behind_link(behind_t *behind, slot_t slot, rows_t *evicted) noe
     cdef slot_t victim
     if behind.slab.header.size == behind.slab.header.capacity:
         victim = lru_least_recent(&behind.slab.lru)
-        if behind_state(behind, victim)[0] & STATE_MASK == STATE_CLEAN:
+        if not behind_is_unsaved(behind, victim):
             behind_free(behind, behind_evict(behind, victim, evicted))
         else:
             behind_pend(behind, victim, evicted)
-    lru_push(&behind.slab.lru, slot)
+    behind_push(behind, slot)
     behind.slab.header.size += 1
     behind.slab.header.version += 1
     behind.slab.header.counters.insertions += 1
@@ -189,15 +202,16 @@ cdef inline void behind_link(behind_t *behind, slot_t slot, rows_t *evicted) noe
 
 cdef inline void behind_unpend(behind_t *behind, slot_t slot) noexcept nogil:
     """A pending slot is no longer evicted."""
+    cdef mark_t *mark = behind_mark_of(behind, slot)
     if behind_waits(behind, slot):
         ring_unlink(&behind.pending, slot)
-    behind_state(behind, slot)[0] &= ~<uint8_t>STATE_EVICTED
+    mark_set_state(mark, mark_state(mark) & ~<uint8_t>STATE_EVICTED)
     behind.unsaved.pending -= 1
 
 
 cdef inline void behind_use(behind_t *behind, slot_t slot, rows_t *evicted) noexcept nogil:
     """Make a live slot the most recent; a pending one is linked back."""
-    if behind_state(behind, slot)[0] & STATE_EVICTED:
+    if behind_state(behind, slot) & STATE_EVICTED:
         behind_unpend(behind, slot)
         behind_link(behind, slot, evicted)
     else:
@@ -206,7 +220,8 @@ cdef inline void behind_use(behind_t *behind, slot_t slot, rows_t *evicted) noex
 
 cdef inline void behind_revive(behind_t *behind, slot_t slot, rows_t *evicted) noexcept nogil:
     """Make a tombstone, whose value has been written, a live entry."""
-    behind_state(behind, slot)[0] &= ~<uint8_t>STATE_DELETED
+    cdef mark_t *mark = behind_mark_of(behind, slot)
+    mark_set_state(mark, mark_state(mark) & ~<uint8_t>STATE_DELETED)
     behind.unsaved.deleted -= 1
     behind_link(behind, slot, evicted)
 
@@ -217,8 +232,11 @@ cdef inline slot_t behind_insert(
     """Create the clean entry of a key that is not in memory; NIL when there is no room."""
     cdef slot_t slot = behind_take(behind, True, evicted)
     if slot != NIL:
-        behind_state(behind, slot)[0] = STATE_CLEAN
-        slab_fill(&behind.slab, slot, row.hash, row.key, value)
+        link_set_used(behind_at(behind, slot))
+        slab_store(&behind.slab, slot, row.hash, row.key, value)
+        behind_push(behind, slot)
+        behind.slab.header.size += 1
+        behind.slab.header.version += 1
         behind.slab.header.counters.insertions += 1
     return slot
 
@@ -255,7 +273,11 @@ cdef inline outcome_t behind_read(
             return outcome
         if outcome == OUTCOME_FOUND and moves and behind_is_newest(behind, row):
             behind_insert(behind, row, value, NULL)     # without room the row is returned uncached
-    elif behind_state(behind, slot)[0] & STATE_DELETED:
+    elif not behind_state(behind, slot) & (STATE_DELETED | STATE_EVICTED):
+        value = slab_value(&behind.slab, slot)
+        if moves:
+            behind_touch(behind, slot)
+    elif behind_state(behind, slot) & STATE_DELETED:
         value = row.default
         outcome = OUTCOME_ABSENT if value is NULL else OUTCOME_FOUND
     else:
@@ -276,19 +298,27 @@ cdef inline outcome_t behind_put(
     behind_t *behind, slot_t slot, const row_t *row, const char *value, uint64_t now, rows_t *evicted
 ) noexcept nogil:
     """Create or overwrite the entry of a key, which is in `slot`, or not in memory where that is NIL."""
+    cdef mark_t *mark
+    cdef uint8_t state
     if slot == NIL:
         if behind_is_full(behind):
             return OUTCOME_FULL
         slot = behind_insert(behind, row, value, evicted)
+        mark = behind.marks.marks
     else:
+        mark = behind_mark_at(behind, slot)
+        state = mark_state(mark)
         native_copy(slab_value(&behind.slab, slot), value, behind.slab.header.value_size)
-        if behind_state(behind, slot)[0] & STATE_DELETED:
+        if state & STATE_DELETED:
             behind_revive(behind, slot, evicted)
         else:
-            behind_use(behind, slot, evicted)
+            if state & STATE_EVICTED:
+                behind_use(behind, slot, evicted)
+            else:
+                behind_touch(behind, slot)
             behind.slab.header.counters.updates += 1
             behind.slab.header.version += 1
-    behind_mark(behind, slot, now)
+    behind_mark(behind, slot, mark, now)
     return OUTCOME_FOUND
 
 
@@ -315,7 +345,7 @@ cdef inline outcome_t behind_edit(
     cdef outcome_t outcome
     cdef char *target
     cdef size_t size = behind.slab.header.value_size
-    cdef bint live = slot != NIL and not behind_state(behind, slot)[0] & STATE_DELETED
+    cdef bint live = slot != NIL and not behind_state(behind, slot) & STATE_DELETED
     if live:
         target = slab_value(&behind.slab, slot)
         if not edit_apply(edit, target):
@@ -343,7 +373,7 @@ cdef inline outcome_t behind_edit(
             behind_revive(behind, slot, NULL)
     behind.slab.header.counters.updates += 1
     behind.slab.header.version += 1
-    behind_mark(behind, slot, now)
+    behind_mark(behind, slot, behind_mark_at(behind, slot), now)
     return OUTCOME_FOUND
 
 
@@ -353,7 +383,7 @@ cdef inline outcome_t behind_delete(
     """Delete a key; the value that it had is copied to `row.value`."""
     cdef const char *value = NULL
     cdef outcome_t outcome
-    cdef uint8_t *state
+    cdef mark_t *mark
     if slot == NIL:
         outcome = behind_stored(behind, row, &value)
         if outcome != OUTCOME_FOUND:
@@ -366,35 +396,35 @@ cdef inline outcome_t behind_delete(
         slot = behind_take(behind, False, NULL)
         native_copy(<char *>slab_key(&behind.slab, slot), row.key, behind.slab.table.key_size)
         table_insert(&behind.slab.table, row.hash, slot)
-        behind_state(behind, slot)[0] = STATE_DELETED
+        link_set_used(behind_at(behind, slot))
         behind.slab.header.counters.insertions += 1
     else:
-        state = behind_state(behind, slot)
-        if state[0] & STATE_DELETED:
+        if behind_state(behind, slot) & STATE_DELETED:
             if row.default is NULL:
                 return OUTCOME_ABSENT
             native_copy(row.value, row.default, behind.slab.header.value_size)
             return OUTCOME_FOUND
         native_copy(row.value, slab_value(&behind.slab, slot), behind.slab.header.value_size)
-        if state[0] & STATE_EVICTED:
+        if behind_state(behind, slot) & STATE_EVICTED:
             behind_unpend(behind, slot)
             behind.slab.header.counters.insertions += 1     # it had counted as evicted
         else:
             behind_leave_list(behind, slot)
             lru_unlink(&behind.slab.lru, slot)
             behind.slab.header.size -= 1
-        state[0] |= STATE_DELETED
+    behind_mark(behind, slot, behind_mark_at(behind, slot), now)
+    mark = behind_mark_of(behind, slot)
+    mark_set_state(mark, mark_state(mark) | STATE_DELETED)
     behind.unsaved.deleted += 1
     behind.slab.header.counters.deletions += 1
     behind.slab.header.version += 1
-    behind_mark(behind, slot, now)
     return OUTCOME_FOUND
 
 
 cdef inline bint behind_invalidate(behind_t *behind, slot_t slot, uint64_t hash) noexcept nogil:
     """Have the next use of a key ask the store; False, and nothing changed, when it is unsaved."""
     if slot != NIL:
-        if behind_state(behind, slot)[0] & STATE_MASK != STATE_CLEAN:
+        if behind_is_unsaved(behind, slot):
             return False
         behind_free(behind, behind_evict(behind, slot, NULL))
         behind.slab.header.version += 1
@@ -417,23 +447,26 @@ cdef inline size_t behind_drain(
     `until`, oldest first, so that nothing that is written later holds it up; then pending entries. How many.
     No other batch is under way."""
     cdef size_t count = 0
-    cdef slot_t slot, oldest = ring_oldest(&behind.dirty)
-    cdef uint8_t *state
+    cdef mark_number_t oldest = ring_oldest(&behind.dirty)
+    cdef slot_t slot
+    cdef mark_t *mark
+    cdef uint8_t flags
     while count < limit:
-        slot = oldest
-        if slot != NIL and behind.marks[slot].since <= until:
-            oldest = ring_next(&behind.dirty, slot)
+        if oldest and behind.marks.marks[oldest].since <= until:
+            slot = behind.marks.marks[oldest].slot
+            oldest = ring_next(&behind.dirty, oldest)
         else:
             slot = ring_oldest(&behind.pending)
         if slot == NIL:
             break
-        state = behind_state(behind, slot)
-        if state[0] & STATE_EVICTED and behind_waits(behind, slot):
+        mark = behind_mark_of(behind, slot)
+        flags = mark_state(mark) & ~<uint8_t>STATE_MASK
+        if flags & STATE_EVICTED and behind_waits(behind, slot):
             ring_unlink(&behind.pending, slot)
-        state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_FLUSHING
+        mark_set_state(mark, flags | STATE_FLUSHING)
         slots[count] = slot
-        since[count] = behind.marks[slot].since
-        deleted[count] = state[0] & STATE_DELETED != 0
+        since[count] = mark.since
+        deleted[count] = flags & STATE_DELETED != 0
         slab_export(&behind.slab, slot, rows)
         count += 1
     return count
@@ -446,28 +479,25 @@ cdef inline void behind_settle(
     were not written since leave memory."""
     cdef size_t row
     cdef slot_t slot
-    cdef uint8_t *state
+    cdef uint8_t state, flags
     cdef uint64_t hash
     for row in range(count):
         slot = slots[row]
         state = behind_state(behind, slot)
-        if state[0] & STATE_MASK == STATE_REDIRTIED:
-            state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_DIRTY
+        if state & STATE_MASK == STATE_REDIRTIED:
+            state = (state & ~<uint8_t>STATE_MASK) | STATE_DIRTY
+            mark_set_state(behind_mark_of(behind, slot), state)
             continue
-        if state[0] & STATE_MASK != STATE_FLUSHING:
+        if state & STATE_MASK != STATE_FLUSHING:
             continue
-        ring_unlink(&behind.dirty, slot)
-        behind.unsaved.count -= 1
-        state[0] &= ~<uint8_t>STATE_MASK
         hash = slab_hash(&behind.slab, slab_key(&behind.slab, slot))
-        if state[0] & (STATE_EVICTED | STATE_DELETED):
-            behind.unsaved.pending -= state[0] & STATE_EVICTED != 0
-            behind.unsaved.deleted -= state[0] & STATE_DELETED != 0
-            behind_forget(behind, hash, slot)
+        flags = behind_clean(behind, slot, hash)
+        if flags & (STATE_EVICTED | STATE_DELETED):
+            behind.unsaved.pending -= flags & STATE_EVICTED != 0
+            behind.unsaved.deleted -= flags & STATE_DELETED != 0
             table_erase(&behind.slab.table, hash, slot)
             behind_free(behind, slot)
         elif not saved:
-            behind_forget(behind, hash, slot)
             behind_leave_list(behind, slot)
             slab_detach(&behind.slab, hash, slot)
             behind.slab.header.counters.evictions += 1
@@ -482,20 +512,24 @@ cdef inline void behind_restore(
     """The store has not taken a batch: its rows are dirty again, as old as they were. So are those written
     since, or as old as the oldest of all where that is older: `flush()` waits for what they were, too."""
     cdef size_t row
-    cdef slot_t slot, oldest
-    cdef uint8_t *state
+    cdef slot_t slot
+    cdef mark_number_t number, oldest
+    cdef mark_t *mark
+    cdef uint8_t state
     for row in range(count, 0, -1):
         slot = slots[row - 1]
         state = behind_state(behind, slot)
-        if state[0] & STATE_MASK == STATE_REDIRTIED:
-            ring_unlink(&behind.dirty, slot)
-            oldest = ring_oldest(&behind.dirty)
-            behind.marks[slot].since = since[row - 1]
-            if oldest != NIL and behind.marks[oldest].since < since[row - 1]:
-                behind.marks[slot].since = behind.marks[oldest].since
-            ring_prepend(&behind.dirty, slot)
-        elif state[0] & STATE_MASK != STATE_FLUSHING:
+        if state & STATE_MASK != STATE_REDIRTIED and state & STATE_MASK != STATE_FLUSHING:
             continue
-        elif state[0] & STATE_EVICTED:
+        number = link_mark(behind_at(behind, slot))
+        mark = behind.marks.marks + number
+        if state & STATE_MASK == STATE_REDIRTIED:
+            ring_unlink(&behind.dirty, number)
+            oldest = ring_oldest(&behind.dirty)
+            mark.since = since[row - 1]
+            if oldest:
+                mark.since = min(mark.since, behind.marks.marks[oldest].since)
+            ring_prepend(&behind.dirty, number)
+        elif state & STATE_EVICTED:
             ring_prepend(&behind.pending, slot)
-        state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_DIRTY
+        mark_set_state(mark, (state & ~<uint8_t>STATE_MASK) | STATE_DIRTY)

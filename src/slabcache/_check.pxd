@@ -6,20 +6,31 @@ Debug builds call it after each change of a small cache; `SlabCache._check` does
 from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._arena cimport ARENA_LAYOUT, ARENA_MAGIC, BUCKET_CELLS, NIL, header_t, slot_t
-from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
+from slabcache._lru cimport link_t, lru_least_recent, lru_link, lru_most_recent
+from slabcache._marks cimport (
+    MARKED,
+    STATE_CLEAN,
+    STATE_DELETED,
+    STATE_EVICTED,
+    STATE_MASK,
+    link_is_free,
+    link_is_unsaved,
+    link_mark,
+    mark_number_t,
+    mark_t,
+    marks_of,
+    marks_t,
+)
 from slabcache._ring cimport ring_next, ring_oldest, ring_place, ring_t
 from slabcache._slab cimport slab_find, slab_hash, slab_key, slab_t
 from slabcache._table cimport bucket_t, table_home, table_next
 from slabcache._unsaved cimport (
-    STATE_CLEAN,
-    STATE_DELETED,
-    STATE_EVICTED,
-    STATE_FREE,
-    STATE_MASK,
+    behind_at,
     behind_attach,
-    behind_waits,
+    behind_is_unsaved,
     behind_state,
     behind_t,
+    behind_waits,
 )
 
 
@@ -35,6 +46,7 @@ cdef enum check_t:
     CHECK_COUNTERS              # I5
     CHECK_HINT                  # a hint names no slot that was ever used
     CHECK_UNSAVED               # I6: states, rings and counts of unsaved entries do not agree
+    CHECK_MARKS                 # I6: a mark is neither free nor that of one unsaved slot, or both
 
 
 cdef inline uint64_t path_length(const slab_t *slab, slot_t slot) noexcept nogil:
@@ -61,7 +73,7 @@ cdef inline check_t check_list(const slab_t *slab, uint64_t *passed, slot_t *cul
             return CHECK_FORWARD
         if lru_link(&slab.lru, slot).prev != behind:
             return CHECK_BACKWARD
-        if lru_link(&slab.lru, slot).hint > header.fresh:
+        if not header.pool_at and lru_link(&slab.lru, slot).hint > header.fresh:
             return CHECK_HINT
         if slab_find(slab, slab_key(slab, slot)) != slot:
             return CHECK_LIVE_NOT_FOUND
@@ -96,6 +108,8 @@ cdef inline check_t check_free(const slab_t *slab, uint64_t off_list, slot_t *cu
         culprit[0] = slot
         if slot > header.fresh or free == header.fresh or slab_find(slab, slab_key(slab, slot)) == slot:
             return CHECK_FREE
+        if header.pool_at and lru_link(&slab.lru, slot).hint != MARKED:
+            return CHECK_FREE
         free += 1
         slot = lru_link(&slab.lru, slot).next
     if free + header.size + off_list != header.fresh or header.fresh > header.slot_count:
@@ -118,7 +132,7 @@ cdef inline check_t check_trail(const slab_t *slab, slot_t *culprit) noexcept no
 
 
 cdef inline check_t check_ring(const behind_t *behind, const ring_t *ring, uint64_t length) noexcept nogil:
-    """I6: a ring has so many slots, forward and backward alike."""
+    """I6: a ring has so many slots, or marks, forward and backward alike."""
     cdef slot_t slot = ring_oldest(ring), older = NIL
     cdef uint64_t visited = 0
     while slot != NIL:
@@ -130,24 +144,78 @@ cdef inline check_t check_ring(const behind_t *behind, const ring_t *ring, uint6
     return CHECK_OK if visited == length and ring_place(ring, NIL).prev == older else CHECK_UNSAVED
 
 
-cdef inline check_t check_behind(const behind_t *behind, uint64_t *passed, slot_t *culprit) noexcept nogil:
+cdef inline check_t check_words(const behind_t *behind, slot_t *culprit) noexcept nogil:
+    """Of each slot: the word that is a hint, or leads to a mark that leads back; so no two have one mark."""
+    cdef const marks_t *marks = &behind.marks
+    cdef slot_t fresh = behind.slab.header.fresh
+    cdef uint64_t number
+    cdef slot_t slot, hint
+    cdef const link_t *link
+    for number in range(1, <uint64_t>fresh + 1):
+        slot = <slot_t>number
+        culprit[0] = slot
+        link = behind_at(behind, slot)
+        if link_is_free(link):
+            continue
+        hint = link.hint
+        if link_is_unsaved(link):
+            if link_mark(link) > marks.pool.fresh or marks_of(marks, link).slot != slot:
+                return CHECK_MARKS
+            hint = marks_of(marks, link).hint
+        if hint > fresh:
+            return CHECK_HINT
+    return CHECK_OK
+
+
+cdef inline check_t check_marks(const behind_t *behind, slot_t *culprit) noexcept nogil:
+    """Of each mark ever taken: it is free, or that of an unsaved slot that leads to it."""
+    cdef const marks_t *marks = &behind.marks
+    cdef const mark_t *mark
+    cdef mark_number_t number = marks.pool.fresh
+    cdef uint64_t free = 0
+    culprit[0] = NIL
+    if number > behind.slab.header.slot_count:
+        return CHECK_MARKS
+    for number in range(marks.pool.fresh, 0, -1):
+        mark = marks.marks + number
+        culprit[0] = mark.slot
+        if mark.slot == NIL:
+            free += 1
+        elif mark.slot > behind.slab.header.fresh or behind_at(behind, mark.slot).hint != (MARKED | number):
+            return CHECK_MARKS
+    culprit[0] = NIL
+    if free + behind.unsaved.count != marks.pool.fresh:
+        return CHECK_MARKS
+    number = marks.pool.free
+    while number and free:
+        if number > marks.pool.fresh or marks.marks[number].slot != NIL:
+            return CHECK_MARKS
+        number = marks.marks[number].next
+        free -= 1
+    return CHECK_OK if number == 0 and free == 0 else CHECK_MARKS
+
+
+cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_t *culprit) noexcept nogil:
     """I6, and I1 for the slots that are not on the LRU list."""
-    cdef uint64_t unsaved = 0, waiting = 0, pending = 0, deleted = 0, since = 0
+    cdef uint64_t unsaved = 0, waiting = 0, pending = 0, deleted = 0, free = 0
     cdef uint64_t number
     cdef slot_t slot
     cdef uint8_t state
     for number in range(1, <uint64_t>behind.slab.header.fresh + 1):
         slot = <slot_t>number
         culprit[0] = slot
-        state = behind_state(behind, slot)[0]
-        if state & STATE_FREE:
+        if link_is_free(behind_at(behind, slot)):
+            free += 1
             continue
+        state = behind_state(behind, slot)
+        if (state & STATE_MASK != STATE_CLEAN) != behind_is_unsaved(behind, slot):
+            return CHECK_MARKS
         unsaved += state & STATE_MASK != STATE_CLEAN
         pending += state & STATE_EVICTED != 0
         waiting += state & STATE_EVICTED != 0 and behind_waits(behind, slot)
         deleted += state & STATE_DELETED != 0
         if state & (STATE_EVICTED | STATE_DELETED):
-            if state & STATE_MASK == STATE_CLEAN or (state & STATE_EVICTED and state & STATE_DELETED):
+            if state & STATE_EVICTED and state & STATE_DELETED:
                 return CHECK_UNSAVED
             if slab_find(&behind.slab, slab_key(&behind.slab, slot)) != slot:
                 return CHECK_LIVE_NOT_FOUND
@@ -157,19 +225,38 @@ cdef inline check_t check_behind(const behind_t *behind, uint64_t *passed, slot_
         return CHECK_UNSAVED
     if deleted != behind.unsaved.deleted or pending > behind.unsaved.max_pending:
         return CHECK_UNSAVED
-    if check_ring(behind, &behind.dirty, unsaved) or check_ring(behind, &behind.pending, waiting):
-        return CHECK_UNSAVED
-    slot = ring_oldest(&behind.dirty)
-    while slot != NIL:
-        culprit[0] = slot
-        if behind_state(behind, slot)[0] & STATE_MASK == STATE_CLEAN or behind.marks[slot].since < since:
+    if free + pending + deleted + behind.slab.header.size != behind.slab.header.fresh:
+        return CHECK_FREE
+    return check_ring(behind, &behind.pending, waiting)
+
+
+cdef inline check_t check_behind(const behind_t *behind, uint64_t *passed, slot_t *culprit) noexcept nogil:
+    """All of I6, and I1 for the slots that are not on the LRU list."""
+    cdef mark_number_t number
+    cdef mark_t *mark
+    cdef slot_t slot
+    cdef uint64_t since = 0
+    cdef check_t status = check_words(behind, culprit)
+    if status == CHECK_OK:
+        status = check_marks(behind, culprit)
+    if status == CHECK_OK:
+        status = check_states(behind, passed, culprit)
+    if status == CHECK_OK:
+        status = check_ring(behind, &behind.dirty, behind.unsaved.count)
+    if status != CHECK_OK:
+        return status
+    number = ring_oldest(&behind.dirty)
+    while number:
+        mark = behind.marks.marks + number
+        culprit[0] = mark.slot
+        if mark.slot == NIL or mark.since < since:
             return CHECK_UNSAVED
-        since = behind.marks[slot].since
-        slot = ring_next(&behind.dirty, slot)
+        since = mark.since
+        number = ring_next(&behind.dirty, number)
     slot = ring_oldest(&behind.pending)
     while slot != NIL:
         culprit[0] = slot
-        if not behind_state(behind, slot)[0] & STATE_EVICTED or not behind_waits(behind, slot):
+        if not behind_state(behind, slot) & STATE_EVICTED or not behind_waits(behind, slot):
             return CHECK_UNSAVED
         slot = ring_next(&behind.pending, slot)
     return CHECK_OK
@@ -188,7 +275,7 @@ cdef inline check_t check_slab(const slab_t *slab, slot_t *culprit) noexcept nog
     if left != header.size or header.size > header.capacity:
         return CHECK_COUNTERS
     status = check_list(slab, &passed, culprit)
-    if status == CHECK_OK and header.tail_size:
+    if status == CHECK_OK and header.pool_at:
         behind_attach(&behind, header)
         off_list = behind.unsaved.pending + behind.unsaved.deleted
         status = check_behind(&behind, &passed, culprit)

@@ -27,7 +27,7 @@ cdef enum:
 cdef struct link_t:
     slot_t prev                 # towards the most recent
     slot_t next                 # towards the least recent
-    slot_t hint                 # the slot pushed 16 pushes after this one, as far as is known
+    slot_t hint                 # the slot pushed 16 pushes after this one, as far as is known; see _marks.pxd
 
 
 cdef struct lru_t:              # a view: a pointer into the arena, owned by nobody
@@ -48,19 +48,30 @@ cdef inline slot_t lru_least_recent(const lru_t *lru) noexcept nogil:
     return lru_link(lru, NIL).prev
 
 
-cdef inline void lru_push(lru_t *lru, slot_t slot) noexcept nogil:
-    """Make `slot`, which is on no list, the most recent."""
+cdef inline void lru_insert(lru_t *lru, slot_t slot) noexcept nogil:
+    """Make `slot`, which is on no list, the most recent; hints are left to the caller."""
     cdef link_t *sentinel = lru_link(lru, NIL)
     cdef link_t *link = lru_link(lru, slot)
     link.prev = NIL
     link.next = sentinel.next
-    link.hint = NIL             # what came after it the last time will not do so again
     lru_link(lru, sentinel.next).prev = slot
     sentinel.next = slot
+
+
+cdef inline slot_t lru_note_push(lru_t *lru, slot_t slot) noexcept nogil:
+    """Take note that `slot` was pushed; the slot whose hint it is to be."""
     cdef slot_t *pushed = &lru.trail.pushed[lru.trail.pushes % TRAIL]
-    lru_link(lru, pushed[0]).hint = slot
+    cdef slot_t hinted = pushed[0]
     pushed[0] = slot
     lru.trail.pushes += 1
+    return hinted
+
+
+cdef inline void lru_push(lru_t *lru, slot_t slot) noexcept nogil:
+    """Make `slot`, which is on no list, the most recent."""
+    lru_insert(lru, slot)
+    lru_link(lru, slot).hint = NIL      # what came after it the last time will not do so again
+    lru_link(lru, lru_note_push(lru, slot)).hint = slot
 
 
 cdef inline void lru_clear(lru_t *lru) noexcept nogil:

@@ -1,8 +1,9 @@
 """Intrusive ring of slot numbers, oldest first; it allocates nothing and knows neither keys nor order of use.
 
-    sentinel (0) --next--> oldest --next--> ... --next--> newest --next--> sentinel
+    ends (0) --next--> oldest --next--> ... --next--> newest --next--> ends
 
-The links of slot n are at place n of an array. A zeroed array is an empty ring. All are O(1).
+The links of slot n are at place n of an array; those of number 0, the ends, may be elsewhere. Zeroed ends are
+an empty ring. All are O(1). (A ring of marks is the same, with the numbers of marks for those of slots.)
 """
 
 from slabcache._arena cimport NIL, slot_t
@@ -14,17 +15,18 @@ cdef struct place_t:
 
 
 cdef struct ring_t:             # a view: a pointer into the arena, owned by nobody
-    char *places                # links of the sentinel
+    char *places                # links of number 0 would be here
     size_t stride               # bytes from links to links
+    place_t *ends               # `next` is the oldest, `prev` the newest
 
 
 cdef inline place_t *ring_place(const ring_t *ring, slot_t slot) noexcept nogil:
-    return <place_t *>(ring.places + slot * ring.stride)
+    return ring.ends if slot == NIL else <place_t *>(ring.places + slot * ring.stride)
 
 
 cdef inline slot_t ring_oldest(const ring_t *ring) noexcept nogil:
     """The oldest slot, or NIL."""
-    return ring_place(ring, NIL).next
+    return ring.ends.next
 
 
 cdef inline slot_t ring_next(const ring_t *ring, slot_t slot) noexcept nogil:

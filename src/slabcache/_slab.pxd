@@ -198,13 +198,20 @@ cdef inline slot_t slab_take_free(slab_t *slab) noexcept nogil:
     return slot
 
 
+cdef inline void slab_store(
+    slab_t *slab, slot_t slot, uint64_t hash, const char *key, const char *value
+) noexcept nogil:
+    """Put an absent key with its value into a slot in hand; the caller puts it on the list."""
+    native_copy(<char *>slab_key(slab, slot), key, slab.table.key_size)
+    native_copy(slab_value(slab, slot), value, slab.header.value_size)
+    table_insert(&slab.table, hash, slot)
+
+
 cdef inline void slab_fill(
     slab_t *slab, slot_t slot, uint64_t hash, const char *key, const char *value
 ) noexcept nogil:
     """Put an absent key with its value into a slot in hand, as the most recent; nothing is counted."""
-    native_copy(<char *>slab_key(slab, slot), key, slab.table.key_size)
-    native_copy(slab_value(slab, slot), value, slab.header.value_size)
-    table_insert(&slab.table, hash, slot)
+    slab_store(slab, slot, hash, key, value)
     lru_push(&slab.lru, slot)
     slab.header.size += 1
     slab.header.version += 1

@@ -1,4 +1,4 @@
-"""The structures below the cache, one by one, for the tests in `tests/structures`.
+"""The structures below the caches, one by one, for the tests in `tests/structures`.
 
 Built in debug builds alone. Each class owns the memory of one structure and hands its functions on as
 they are: hashes and slot numbers come from the test, so that collisions can be chosen.
@@ -19,10 +19,20 @@ from slabcache._arena cimport (
     slot_t,
     trail_t,
 )
+from slabcache._behind cimport (
+    OUTCOME_FOUND,
+    STORED_FOUND,
+    behind_delete,
+    behind_drain,
+    behind_put,
+    behind_settle,
+    row_t,
+)
 from slabcache._check cimport CHECK_OK, check_slab
 from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
 from slabcache._hash cimport hash_key, seed_t
 from slabcache._lru cimport (
+    link_t,
     lru_least_recent,
     lru_link,
     lru_most_recent,
@@ -30,6 +40,23 @@ from slabcache._lru cimport (
     lru_push,
     lru_t,
     lru_unlink,
+)
+from slabcache._marks cimport (
+    STATE_EVICTED,
+    link_is_free,
+    link_is_unsaved,
+    link_mark,
+    link_set_free,
+    link_set_used,
+    mark_set_state,
+    mark_state,
+    mark_t,
+    marks_give_back,
+    marks_of,
+    marks_set_hint,
+    marks_t,
+    marks_take,
+    pool_t,
 )
 from slabcache._native cimport native_first_bit, native_match_tags, native_multiply
 from slabcache._slab cimport (
@@ -49,6 +76,7 @@ from slabcache._slab cimport (
     slab_value,
 )
 from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
+from slabcache._unsaved cimport behind_at, behind_attach, behind_t, unsaved_pool_size, unsaved_size
 
 
 cdef class Table:
@@ -248,6 +276,184 @@ cdef class Slab:
             self.slab.header.trail.coming[slot] = self.slab.header.fresh + 1
         elif what == "header":
             self.slab.header.layout += 1
+        else:
+            raise ValueError(what)
+
+
+cdef class Marks:
+    """The marks of slots 1 to `slots`."""
+
+    cdef marks_t marks
+    cdef pool_t pool
+    cdef link_t *links
+
+    def __cinit__(self, slot_t slots):
+        self.marks.pool = &self.pool
+        self.marks.marks = <mark_t *>calloc(slots + 1, sizeof(mark_t))
+        self.links = <link_t *>calloc(slots + 1, sizeof(link_t))
+        if self.marks.marks is NULL or self.links is NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.marks.marks)
+        free(self.links)
+
+    def take(self, slot_t slot):
+        number = marks_take(&self.marks, &self.links[slot], slot)
+        assert number == link_mark(&self.links[slot]) and self.marks.marks[number].slot == slot
+        return number
+
+    def give_back(self, slot_t slot):
+        marks_give_back(&self.marks, &self.links[slot])
+
+    def set_free(self, slot_t slot):
+        link_set_free(&self.links[slot])
+
+    def set_used(self, slot_t slot):
+        link_set_used(&self.links[slot])
+
+    def set_hint(self, slot_t slot, slot_t hint):
+        marks_set_hint(&self.marks, &self.links[slot], hint)
+
+    def look(self, slot_t slot):
+        """`"free"`, or the number of the mark, or None, and the hint."""
+        if link_is_free(&self.links[slot]):
+            return "free"
+        if link_is_unsaved(&self.links[slot]):
+            return link_mark(&self.links[slot]), marks_of(&self.marks, &self.links[slot]).hint
+        return None, self.links[slot].hint
+
+    def touched(self):
+        """Marks that were ever taken."""
+        return self.pool.fresh
+
+
+cdef class Unsaved:
+    """A cache before a store, with numbers of 8 bytes as keys, which are the values, too."""
+
+    cdef behind_t behind
+    cdef slot_t batch[64]
+    cdef size_t batch_size
+
+    def __cinit__(self, uint64_t capacity, uint64_t spare):
+        cdef seed_t seed = seed_t([1, 2, 3, 4])
+        cdef uint64_t slots = capacity + spare
+        cdef shape_t shape = shape_t(capacity, spare, 8, 8, unsaved_size(slots), unsaved_pool_size(slots))
+        header = arena_create(&shape, &seed)
+        if header is NULL:
+            raise MemoryError()
+        behind_attach(&self.behind, header)
+        self.behind.unsaved.max_pending = spare
+
+    def __dealloc__(self):
+        arena_destroy(self.behind.slab.header)
+
+    def check(self):
+        """0, or the number of the first broken invariant and the slot where it was seen."""
+        cdef slot_t culprit
+        status = check_slab(&self.behind.slab, &culprit)
+        if status == CHECK_OK:
+            return 0
+        return status, culprit
+
+    cdef row_t row(self, uint64_t *key, uint64_t *value) noexcept:
+        cdef row_t row
+        row.key = <const char *>key
+        row.value = <char *>value
+        row.hash = slab_hash(&self.behind.slab, row.key)
+        row.stored = STORED_FOUND
+        row.since = <uint64_t>-1
+        row.default = NULL
+        return row
+
+    def find(self, uint64_t key):
+        """The slot of a key, or 0."""
+        return slab_find(&self.behind.slab, <const char *>&key)
+
+    def write(self, uint64_t key):
+        """Whether there was room."""
+        cdef uint64_t value = key
+        cdef row_t row = self.row(&key, &value)
+        cdef slot_t slot = self.find(key)
+        return behind_put(&self.behind, slot, &row, <const char *>&value, 1, NULL) == OUTCOME_FOUND
+
+    def delete(self, uint64_t key):
+        """Whether there was room, and something to delete."""
+        cdef uint64_t value = key
+        cdef row_t row = self.row(&key, &value)
+        return behind_delete(&self.behind, self.find(key), &row, 1) == OUTCOME_FOUND
+
+    def drain(self, size_t limit):
+        """How many rows the store is given, at most 64."""
+        cdef uint64_t since[64]
+        cdef uint8_t deleted[64]
+        keys, values = bytearray(64 * 8), bytearray(64 * 8)
+        cdef rows_t rows = rows_t(keys, values, 0)
+        assert limit <= 64
+        self.batch_size = behind_drain(
+            &self.behind, <uint64_t>-1, limit, self.batch, since, deleted, &rows
+        )
+        return self.batch_size
+
+    def settle(self, bint saved=True):
+        behind_settle(&self.behind, self.batch, self.batch_size, saved)
+        self.batch_size = 0
+
+    def mark(self, slot_t slot):
+        """The number of the mark of a slot, or None."""
+        if link_is_unsaved(behind_at(&self.behind, slot)):
+            return link_mark(behind_at(&self.behind, slot))
+
+    def touched(self):
+        """Marks that were ever taken."""
+        return self.behind.marks.pool.fresh
+
+    def unsaved(self):
+        return self.behind.unsaved.count
+
+    def corrupt(self, str what, slot_t slot):
+        """Break what holds between slots and marks."""
+        cdef marks_t *marks = &self.behind.marks
+        cdef link_t *link = behind_at(&self.behind, slot)
+        cdef mark_t *mark = marks_of(marks, link)
+        if what == "slot of mark":
+            mark.slot += 1
+        elif what == "owner":
+            mark.slot = NIL
+        elif what == "mark of slot":
+            link.hint += 1
+        elif what == "shared mark":
+            link.hint = behind_at(&self.behind, slot + 1).hint
+        elif what == "beyond":
+            link.hint += 1000
+        elif what == "lost mark":
+            link.hint = NIL
+        elif what == "clean":
+            mark_set_state(mark, 0)
+        elif what == "flag":
+            mark_set_state(mark, mark_state(mark) | STATE_EVICTED)
+        elif what == "hint":
+            mark.hint = self.behind.slab.header.fresh + 1
+        elif what == "hint of clean":
+            link.hint = self.behind.slab.header.fresh + 1
+        elif what == "since":
+            mark.since = 7
+        elif what == "free":
+            link_set_free(link)
+        elif what == "used":
+            link_set_used(link)
+        elif what == "leak":
+            marks.pool.free = 0
+        elif what == "taken again":
+            marks.pool.free = link_mark(link)
+        elif what == "endless":
+            marks.marks[marks.pool.free].next = marks.pool.free
+        elif what == "fresh":
+            marks.pool.fresh += 1
+        elif what == "dirty ring":
+            mark.next = mark.prev
+        elif what == "pending ring":
+            self.behind.unsaved.pending_ends.next = slot
         else:
             raise ValueError(what)
 

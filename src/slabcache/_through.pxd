@@ -41,18 +41,22 @@ from slabcache._lookahead cimport (
     lookahead_start,
     lookahead_t,
 )
+from slabcache._marks cimport STATE_DELETED, link_is_free
 from slabcache._native cimport native_copy, native_equal, native_prefetch
-from slabcache._slab cimport rows_t, slab_hash, slab_key, slab_value
+from slabcache._slab cimport rows_t, slab_find, slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._unsaved cimport (
-    STATE_DELETED,
-    STATE_FREE,
-    STATE_MASK,
+    behind_at,
     behind_is_current,
+    behind_is_unsaved,
+    behind_mark_of,
     behind_state,
     behind_t,
 )
 
+
+cdef enum:
+    NEAR_SLOTS = 4096           # that the caches of a processor hold
 
 cdef enum:                      # of a change
     STATUS_DONE = 0
@@ -82,7 +86,7 @@ cdef inline slot_t through_find(const lookahead_t *ahead, const behind_t *behind
     cdef slot_t slot = ahead.candidates[row % RING_ROWS]
     cdef const char *key = lookahead_key(ahead, &behind.slab, row)
     if slot != NIL and native_equal(slab_key(&behind.slab, slot), key, behind.slab.table.key_size):
-        if behind_state(behind, slot)[0] != STATE_FREE:
+        if not link_is_free(behind_at(behind, slot)):
             return slot
     return table_find(&behind.slab.table, lookahead_hash(ahead, row), key)
 
@@ -106,17 +110,30 @@ cdef inline column_t rows_from(column_t column, size_t row) noexcept nogil:
     return column
 
 
+cdef inline void through_mark(
+    const lookahead_t *ahead, const behind_t *behind, size_t rows, size_t row
+) noexcept nogil:
+    """Fetch the mark of a row to come. Its slot has been fetched."""
+    cdef slot_t slot
+    if row + DISTANCE < rows:
+        slot = ahead.candidates[(row + DISTANCE) % RING_ROWS]
+        if slot != NIL and behind_is_unsaved(behind, slot):
+            native_prefetch(behind_mark_of(behind, slot))
+
+
 cdef inline size_t read_rows(
     behind_t behind, request_t request, size_t start, bint counted, bint moves
 ) noexcept nogil:
     cdef lookahead_t ahead
     cdef column_t keys = rows_from(request.keys, start)
     cdef size_t row, at, rows = request.rows - start, size = behind.slab.header.value_size
+    cdef size_t fetched = rows if behind.slab.header.slot_count > NEAR_SLOTS else 0
     cdef row_t it
     cdef outcome_t outcome
     lookahead_start(&ahead, &behind.slab, keys, rows, moves)
     for row in range(rows):
         lookahead_next(&ahead, &behind.slab, keys, rows, row, moves)
+        through_mark(&ahead, &behind, fetched, row)
         at = start + row
         it = request_row(&request, &ahead, &behind, row, at)
         outcome = behind_read(&behind, through_find(&ahead, &behind, row), &it, counted, moves)
@@ -183,27 +200,50 @@ cdef inline void through_keep(behind_t behind, request_t request) noexcept nogil
             behind_read(&behind, slot, &it, False, True)
 
 
-cdef inline size_t through_room(behind_t behind, request_t request) noexcept nogil:
-    """How many of the rows, or of those that are the first of their key, would become unsaved."""
+cdef inline bint takes_room(
+    const behind_t *behind, const request_t *request, size_t row, slot_t slot
+) noexcept nogil:
+    """Whether a row, whose key is in `slot`, or not in memory where that is NIL, becomes unsaved."""
+    if slot != NIL:
+        return not behind_is_unsaved(behind, slot)
+    return request.creates or request.stored[row] & STORED_MASK != STORED_ABSENT
+
+
+cdef inline size_t room_near(behind_t behind, request_t request) noexcept nogil:
+    """`through_room` of a cache so small that there is nothing to wait for."""
+    cdef size_t row, count = 0
+    for row in range(request.rows):
+        if request.first is NULL or request.first[row]:
+            count += takes_room(
+                &behind, &request, row, slab_find(&behind.slab, column_row(request.keys, row))
+            )
+    return count
+
+
+cdef inline size_t room_far(behind_t behind, request_t request) noexcept nogil:
     cdef lookahead_t ahead
     cdef size_t row, count = 0
-    cdef slot_t slot
     lookahead_start(&ahead, &behind.slab, request.keys, request.rows, False)
     for row in range(request.rows):
         lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, False)
-        if request.first is not NULL and not request.first[row]:
-            continue
-        slot = through_find(&ahead, &behind, row)
-        if slot != NIL:
-            count += behind_state(&behind, slot)[0] & STATE_MASK == 0
-        else:
-            count += request.creates or request.stored[row] & STORED_MASK != STORED_ABSENT
+        if request.first is NULL or request.first[row]:
+            count += takes_room(&behind, &request, row, through_find(&ahead, &behind, row))
     return count
+
+
+cdef inline size_t through_room(behind_t behind, request_t request) noexcept nogil:
+    """How many of the rows, or of those that are the first of their key, would become unsaved."""
+    if behind.slab.header.slot_count > NEAR_SLOTS:
+        return room_far(behind, request)
+    if behind.slab.table.key_size == 16:
+        behind.slab.table.key_size = 16
+        return room_near(behind, request)
+    return room_near(behind, request)
 
 
 cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
     """All rows are known now, and stay so for the rest of the batch. What is in memory is copied, as rows may
-    evict it before its own row runs; what was loaded is not held against what they make forgotten."""
+    evict it before its own row runs; what was loaded is not held against what they evict."""
     cdef lookahead_t ahead
     cdef size_t row
     cdef slot_t slot
@@ -211,7 +251,7 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
     for row in range(request.rows):
         lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, False)
         slot = through_find(&ahead, &behind, row)
-        if slot != NIL and not behind_state(&behind, slot)[0] & STATE_DELETED:
+        if slot != NIL and not behind_state(&behind, slot) & STATE_DELETED:
             native_copy(
                 column_row(request.values, row), slab_value(&behind.slab, slot), behind.slab.header.value_size
             )
@@ -254,22 +294,11 @@ cdef inline row_t through_only_row(behind_t *behind, request_t *request) noexcep
     return row
 
 
-cdef inline void through_mark(
-    const lookahead_t *ahead, const behind_t *behind, size_t rows, size_t row
-) noexcept nogil:
-    """Fetch the mark that a row to come will write."""
-    cdef slot_t slot
-    if row + DISTANCE < rows:
-        slot = ahead.candidates[(row + DISTANCE) % RING_ROWS]
-        if slot != NIL:
-            native_prefetch(behind.marks + slot)
-
-
 cdef inline size_t put_rows(
     behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
 ) noexcept nogil:
     cdef lookahead_t ahead
-    cdef size_t row, done = 0
+    cdef size_t row, done = 0, fetched = rows if behind.slab.header.slot_count > NEAR_SLOTS else 0
     cdef row_t it
     cdef outcome_t outcome
     it.stored = STORED_UNKNOWN
@@ -277,7 +306,7 @@ cdef inline size_t put_rows(
     lookahead_start(&ahead, &behind.slab, keys, rows, True)
     for row in range(rows):
         lookahead_next(&ahead, &behind.slab, keys, rows, row, True)
-        through_mark(&ahead, &behind, rows, row)
+        through_mark(&ahead, &behind, fetched, row)
         it.hash = lookahead_hash(&ahead, row)
         it.key = lookahead_key(&ahead, &behind.slab, row)
         outcome = behind_put(
@@ -358,7 +387,9 @@ cdef inline size_t through_scan(behind_t behind, size_t start, size_t stop, char
     """Copy the keys that the slots from `start` to `stop` hold, deleted ones left out; how many."""
     cdef size_t number, count = 0, size = behind.slab.header.key_size
     for number in range(start, stop):
-        if not behind_state(&behind, <slot_t>number)[0] & (STATE_FREE | STATE_DELETED):
+        if link_is_free(behind_at(&behind, <slot_t>number)):
+            continue
+        if not behind_state(&behind, <slot_t>number) & STATE_DELETED:
             native_copy(keys + count * size, slab_key(&behind.slab, <slot_t>number), size)
             count += 1
     return count

@@ -1,10 +1,12 @@
 """Which entries the store behind a cache does not have yet: the state of each slot, and the order of writing.
 
-The state is the byte after the value of a slot. The rest lies behind all slots, at `extra_at`:
+A slot that is unsaved has a mark, with its state (see _marks.pxd). Behind all slots lie, at `extra_at`
 
     unsaved_t                   counts
-    mark_t x (slot_count + 1)   mark 0 is the sentinel of both rings
-    uint64_t x places           numbers of writes that were forgotten
+    uint64_t x places           numbers of writes that were saved
+
+and the marks at `pool_at`. The dirty ring runs through the marks; the pending ring through the slots, whose
+links are free, as they are off the LRU list.
 
                     write              drain              acknowledge
     STATE_CLEAN   -------->  DIRTY   -------->  FLUSHING  ----------->  STATE_CLEAN
@@ -16,49 +18,56 @@ So an acknowledgement cleans only what was not written since. A flag besides say
 list, evicted from it (pending), or deleted (a tombstone, until the store has deleted its row too). All of
 them are in the table.
 
-A value that is loaded must not replace a newer one. Each write has a number. A slot that was written and then
-leaves memory, its row stored, leaves the number of its last write at a place picked by its hash: a load
-that began before that number may have read what was there before the write, and is not kept. Keys share
-places, so now and then a load is not kept for a write of another key: how often depends on the rows that the
-store confirms, and the cache evicts, in the time that a load takes; there are places enough for thousands.
+A value that is loaded must not replace a newer one. Each write has a number. When the store has confirmed a
+row, the number of its last write is left at a place picked by its hash: from then on the row may leave
+memory, and a load that began before that number may have read what was there before the write, and is not
+kept. Keys share places, so now and then a load is not kept for a write of another key: how often depends on
+the rows that are written, and confirmed by the store, both within the time that a load takes; there are
+places enough for thousands.
 
 Invariant I6: slots that are not clean are on the dirty ring once, oldest first; pending ones that are in no
-batch on the pending ring too; pending <= max_pending. Each function needs the lock of the cache.
+batch on the pending ring too; pending <= max_pending. Each mark is free or that of one unsaved slot. Each
+function needs the lock of the cache.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from slabcache._arena cimport header_t, slot_t
+from slabcache._arena cimport NIL, header_t, slot_t
+from slabcache._lru cimport link_t, lru_insert, lru_link, lru_note_push
+from slabcache._marks cimport (
+    STAMP_STATE_BITS,
+    STATE_DIRTY,
+    STATE_MASK,
+    STATE_REDIRTIED,
+    link_is_unsaved,
+    link_mark,
+    mark_number_t,
+    mark_set_state,
+    mark_state,
+    mark_t,
+    mark_written,
+    marks_at,
+    marks_give_back,
+    marks_of,
+    marks_set_hint,
+    marks_state,
+    marks_t,
+    marks_take,
+    pool_t,
+)
 from slabcache._native cimport native_now
-from slabcache._ring cimport ring_append, ring_t, ring_unlink
-from slabcache._slab cimport SLOT_KEY_AT, slab_attach, slab_t
+from slabcache._ring cimport place_t, ring_append, ring_t, ring_unlink
+from slabcache._slab cimport slab_attach, slab_t
 
 
 cdef enum:
-    STATE_CLEAN = 0
-    STATE_DIRTY = 1
-    STATE_FLUSHING = 2          # in a batch that the store has not confirmed
-    STATE_REDIRTIED = 3         # in such a batch, and written since
-    STATE_MASK = 3
-    STATE_EVICTED = 4           # pending: off the LRU list until the store has confirmed it
-    STATE_DELETED = 8           # a tombstone: off the LRU list too
-    STATE_WRITTEN = 16          # written since it came into memory
-    STATE_FREE = 32             # holds no entry
-
-    PLACES_MIN = 16384          # for the numbers of forgotten writes; a power of two
-    SLOTS_PER_PLACE = 4         # at most
+    PLACES_MIN = 16384          # for the numbers of saved writes; a power of two
+    SLOTS_PER_PLACE = 16        # at most
 
     # What the flusher waits for.
     SLEEP_NOT = 0
     SLEEP_UNTIL_DUE = 1         # a pending entry wakes it
     SLEEP_IDLE = 2              # so does any write
-
-
-cdef struct mark_t:             # for each slot
-    slot_t dirty_prev, dirty_next           # links of the dirty ring
-    slot_t pending_prev, pending_next       # links of the pending ring
-    uint64_t since              # when it became dirty, monotonic, nanoseconds
-    uint64_t written            # number of its last write; 0 unless STATE_WRITTEN
 
 
 cdef struct unsaved_t:
@@ -70,17 +79,18 @@ cdef struct unsaved_t:
     uint64_t sleep              # what the flusher waits for
     uint64_t bell               # the flusher is to be woken
     slot_t cursor               # the LRU list has no clean entry behind this one; NIL: not known
+    pool_t pool
+    place_t pending_ends        # of the pending ring
 
 
 cdef struct behind_t:           # views into one arena
     slab_t slab
     unsaved_t *unsaved
-    mark_t *marks
-    ring_t dirty
-    ring_t pending
-    uint64_t *forgotten
-    uint64_t place_mask         # places for forgotten writes - 1
-    size_t state_at             # bytes from the start of a slot to its state
+    marks_t marks
+    ring_t dirty                # of marks
+    ring_t pending              # of slots
+    uint64_t *saved             # at each place, the highest number of a write that was saved
+    uint64_t place_mask         # places for saved writes - 1
 
 
 cdef inline uint64_t unsaved_places(uint64_t slot_count) noexcept nogil:
@@ -91,26 +101,52 @@ cdef inline uint64_t unsaved_places(uint64_t slot_count) noexcept nogil:
 
 
 cdef inline uint64_t unsaved_size(uint64_t slot_count) noexcept nogil:
-    cdef uint64_t places = unsaved_places(slot_count)
-    return sizeof(unsaved_t) + (slot_count + 1) * sizeof(mark_t) + places * sizeof(uint64_t)
+    """Bytes at `extra_at`."""
+    return sizeof(unsaved_t) + unsaved_places(slot_count) * sizeof(uint64_t)
+
+
+cdef inline uint64_t unsaved_pool_size(uint64_t slot_count) noexcept nogil:
+    """Bytes at `pool_at`."""
+    return (slot_count + 1) * sizeof(mark_t)
 
 
 cdef inline void behind_attach(behind_t *behind, header_t *header) noexcept nogil:
     cdef char *extra = <char *>header + header.extra_at
     slab_attach(&behind.slab, header)
     behind.unsaved = <unsaved_t *>extra
-    behind.marks = <mark_t *>(extra + sizeof(unsaved_t))
-    behind.dirty.places = <char *>&behind.marks.dirty_prev
-    behind.dirty.stride = sizeof(mark_t)
-    behind.pending.places = <char *>&behind.marks.pending_prev
-    behind.pending.stride = sizeof(mark_t)
-    behind.forgotten = <uint64_t *>(behind.marks + header.slot_count + 1)
+    behind.saved = <uint64_t *>(extra + sizeof(unsaved_t))
     behind.place_mask = unsaved_places(header.slot_count) - 1
-    behind.state_at = SLOT_KEY_AT + header.key_size + header.value_size
+    behind.marks.marks = <mark_t *>(<char *>header + header.pool_at)
+    behind.marks.pool = &behind.unsaved.pool
+    behind.dirty.places = <char *>behind.marks.marks
+    behind.dirty.stride = sizeof(mark_t)
+    behind.dirty.ends = <place_t *>behind.dirty.places
+    behind.pending.places = behind.slab.lru.links
+    behind.pending.stride = behind.slab.lru.stride
+    behind.pending.ends = &behind.unsaved.pending_ends
 
 
-cdef inline uint8_t *behind_state(const behind_t *behind, slot_t slot) noexcept nogil:
-    return <uint8_t *>(behind.slab.lru.links + slot * behind.slab.lru.stride + behind.state_at)
+cdef inline link_t *behind_at(const behind_t *behind, slot_t slot) noexcept nogil:
+    return lru_link(&behind.slab.lru, slot)
+
+
+cdef inline bint behind_is_unsaved(const behind_t *behind, slot_t slot) noexcept nogil:
+    """Whether a slot that is not free is unsaved."""
+    return link_is_unsaved(behind_at(behind, slot))
+
+
+cdef inline mark_t *behind_mark_at(const behind_t *behind, slot_t slot) noexcept nogil:
+    """The mark of an unsaved slot; for all others the sentinel, whose state is that of clean slots."""
+    return marks_at(&behind.marks, behind_at(behind, slot))
+
+
+cdef inline mark_t *behind_mark_of(const behind_t *behind, slot_t slot) noexcept nogil:
+    """The mark of an unsaved slot."""
+    return marks_of(&behind.marks, behind_at(behind, slot))
+
+
+cdef inline uint8_t behind_state(const behind_t *behind, slot_t slot) noexcept nogil:
+    return marks_state(&behind.marks, behind_at(behind, slot))
 
 
 cdef inline bint behind_is_full(const behind_t *behind) noexcept nogil:
@@ -124,45 +160,65 @@ cdef inline void behind_wake(behind_t *behind, uint64_t sleep) noexcept nogil:
         behind.unsaved.bell = True
 
 
-cdef inline void behind_mark(behind_t *behind, slot_t slot, uint64_t now) noexcept nogil:
-    """Take note of a write to a slot; the clock is read, where need be, if `now` is 0."""
-    cdef uint8_t *state = behind_state(behind, slot)
-    cdef mark_t *mark = behind.marks + slot
-    cdef uint8_t was = state[0] & STATE_MASK
+cdef inline void behind_push(behind_t *behind, slot_t slot) noexcept nogil:
+    """What `lru_push` does, where hints may be in marks. The hint that `slot` has is left as it is: it is
+    stale for the next 16 pushes alone."""
+    lru_insert(&behind.slab.lru, slot)
+    marks_set_hint(&behind.marks, behind_at(behind, lru_note_push(&behind.slab.lru, slot)), slot)
+
+
+cdef inline mark_t *behind_dirty(behind_t *behind, slot_t slot, uint64_t now) noexcept nogil:
+    """The first write to a slot since it was clean, or in a batch for the store; its mark."""
+    cdef link_t *link = behind_at(behind, slot)
+    cdef bint was_clean = not link_is_unsaved(link)
+    cdef mark_number_t number = marks_take(&behind.marks, link, slot) if was_clean else link_mark(link)
+    cdef mark_t *mark = behind.marks.marks + number
+    if was_clean:
+        behind.unsaved.count += 1
+        mark.stamp = STATE_DIRTY
+    else:
+        ring_unlink(&behind.dirty, number)
+        mark_set_state(mark, (mark_state(mark) & ~<uint8_t>STATE_MASK) | STATE_REDIRTIED)
+    mark.since = now if now else native_now()
+    ring_append(&behind.dirty, number)
+    behind_wake(behind, SLEEP_IDLE)
+    return mark
+
+
+cdef inline void behind_mark(behind_t *behind, slot_t slot, mark_t *mark, uint64_t now) noexcept nogil:
+    """Take note of a write to a slot, which is not pending; `mark` is what `behind_mark_at` gives for it. The
+    clock is read, where need be, if `now` is 0."""
+    if not mark_state(mark) & STATE_DIRTY:
+        mark = behind_dirty(behind, slot, now)
     behind.unsaved.writes += 1
-    mark.written = behind.unsaved.writes
-    if was == STATE_CLEAN or was == STATE_FLUSHING:
-        state[0] = (state[0] & ~<uint8_t>STATE_MASK) | STATE_WRITTEN
-        state[0] |= STATE_DIRTY if was == STATE_CLEAN else STATE_REDIRTIED
-        if was == STATE_CLEAN:
-            behind.unsaved.count += 1
-        else:
-            ring_unlink(&behind.dirty, slot)
-        mark.since = now if now else native_now()
-        ring_append(&behind.dirty, slot)
-        if state[0] & STATE_EVICTED:
-            ring_append(&behind.pending, slot)
-        behind_wake(behind, SLEEP_IDLE)
+    mark.stamp = behind.unsaved.writes << STAMP_STATE_BITS | mark_state(mark)
+
+
+cdef inline uint8_t behind_clean(behind_t *behind, slot_t slot, uint64_t hash) noexcept nogil:
+    """The store need not be told any more what is in an unsaved slot: it is clean, and may leave memory. The
+    flags that it had."""
+    cdef link_t *link = behind_at(behind, slot)
+    cdef mark_t *mark = marks_of(&behind.marks, link)
+    cdef uint64_t *place = &behind.saved[hash & behind.place_mask]
+    cdef uint8_t flags = mark_state(mark) & ~<uint8_t>STATE_MASK
+    place[0] = max(place[0], mark_written(mark))
+    ring_unlink(&behind.dirty, link_mark(link))
+    marks_give_back(&behind.marks, link)
+    behind.unsaved.count -= 1
+    return flags
 
 
 cdef inline bint behind_waits(const behind_t *behind, slot_t slot) noexcept nogil:
-    """Whether a slot waits to be written; those of a batch do not, unless written again."""
-    return behind_state(behind, slot)[0] & STATE_DIRTY
-
-
-cdef inline void behind_forget(behind_t *behind, uint64_t hash, slot_t slot) noexcept nogil:
-    """A saved slot leaves memory."""
-    cdef uint64_t *forgotten = &behind.forgotten[hash & behind.place_mask]
-    if behind_state(behind, slot)[0] & STATE_WRITTEN:
-        forgotten[0] = max(forgotten[0], behind.marks[slot].written)
+    """Whether an unsaved slot waits to be written; those of a batch do not, unless written again."""
+    return mark_state(behind_mark_of(behind, slot)) & STATE_DIRTY
 
 
 cdef inline void behind_outdate(behind_t *behind, uint64_t hash) noexcept nogil:
     """What loads find that are under way is not what a key has now."""
     behind.unsaved.writes += 1
-    behind.forgotten[hash & behind.place_mask] = behind.unsaved.writes
+    behind.saved[hash & behind.place_mask] = behind.unsaved.writes
 
 
 cdef inline bint behind_is_current(const behind_t *behind, uint64_t hash, uint64_t since) noexcept nogil:
     """Whether what a load found that began after write number `since` is what an absent key has now."""
-    return behind.forgotten[hash & behind.place_mask] <= since
+    return behind.saved[hash & behind.place_mask] <= since

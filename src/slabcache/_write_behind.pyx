@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from slabcache._arena cimport CAPACITY_MAX, KEY_SIZE_MAX, NIL, shape_t, slot_t
+from slabcache._arena cimport KEY_SIZE_MAX, NIL, shape_t, slot_t
 from slabcache._base cimport (
     SCRATCH_SIZE,
     SlabBase,
@@ -48,6 +48,7 @@ from slabcache._field cimport delta_t
 from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._lookahead cimport column_t
 from slabcache._lru cimport lru_least_recent
+from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
 from slabcache._native cimport native_copy, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._ring cimport ring_oldest
@@ -70,7 +71,7 @@ from slabcache._through cimport (
     through_room_for,
     through_scan,
 )
-from slabcache._unsaved cimport behind_attach, unsaved_size
+from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
 
 import os
 
@@ -188,17 +189,20 @@ cdef class WriteBehindCore(SlabBase):
     """What `WriteBehindCache` does in memory."""
 
     def __init__(self, capacity, max_pending, key, value, default):
-        cdef uint64_t entries = checked_capacity(capacity), spare
+        cdef uint64_t entries = checked_capacity(capacity), spare, slots
         cdef Schema key_schema = Schema(key, "key"), value_schema = Schema(value, "value")
         cdef shape_t shape
         cdef bytes packed = None
         spare = max_pending
-        if entries + spare > CAPACITY_MAX:
-            raise ValueError(f"capacity and max_pending must be at most {CAPACITY_MAX} together")
+        if entries + spare > MARKED_SLOTS_MAX:
+            raise ValueError(f"capacity and max_pending must be at most {MARKED_SLOTS_MAX} together")
         if default is not None:
             packed = PyBytes_FromStringAndSize(NULL, value_schema.size)
             value_schema.encode(default, PyBytes_AS_STRING(packed))
-        shape = shape_t(entries, spare, key_schema.size, value_schema.size, 1, unsaved_size(entries + spare))
+        slots = entries + spare
+        shape = shape_t(
+            entries, spare, key_schema.size, value_schema.size, unsaved_size(slots), unsaved_pool_size(slots)
+        )
         self.draw_seed()
         self.adopt(new_arena(&shape, &self.seed), key_schema, value_schema)
         behind_attach(&self.behind, self.slab.header)
@@ -751,15 +755,15 @@ cdef class WriteBehindCore(SlabBase):
         """`(unsaved, pending, deleted, since)`: counts, and when the oldest became dirty, in monotonic
         nanoseconds."""
         cdef uint64_t count, pending, deleted, since = 0
-        cdef slot_t oldest
+        cdef mark_number_t oldest
         self.ready()
         lock_acquire(&self.lock)
         count = self.behind.unsaved.count
         pending = self.behind.unsaved.pending
         deleted = self.behind.unsaved.deleted
         oldest = ring_oldest(&self.behind.dirty)
-        if oldest != NIL:
-            since = self.behind.marks[oldest].since
+        if oldest:
+            since = self.behind.marks.marks[oldest].since
         lock_release(&self.lock)
         return count, pending, deleted, since
 

@@ -96,7 +96,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     Parameters
     ----------
     capacity
-        Entries at most, 1 to 2**32 - 2, besides those that were evicted and are not saved yet.
+        Entries at most, besides those that were evicted and are not saved yet; 1 or more, and together with
+        `max_pending` at most 2**31 - 1.
     store
         What holds the rows; its dtypes are those of the cache. `close()` closes it.
     flush_interval
@@ -116,6 +117,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         errors.
     exit_timeout
         Seconds that leaving the interpreter waits for rows to be saved, if the cache has not been closed.
+
+    Memory: an entry takes what it takes in a `SlabCache`, and half a byte; so does a pending one. An unsaved
+    row takes 32 bytes more, which others use once it is saved. `nbytes` is what is reserved, with room for
+    all rows being unsaved; resident is what the most of them at a time have needed.
 
     Thread safety: as for `SlabCache`. After `fork()` the child may read, with what was in memory then; its
     writes raise `RuntimeError`, and it writes nothing behind.

@@ -133,6 +133,11 @@ def test_exactly_so_many_unsaved_entries_fit() -> None:
     core._check()
 
 
+def test_slots_have_numbers_of_31_bits() -> None:
+    with pytest.raises(ValueError, match="at most 2147483647 together"):
+        Core(2**31 - 2, 2)
+
+
 def test_a_clean_entry_gives_way_where_no_more_may_pend() -> None:
     core = Core(3, 1)
     for key in range(3):
