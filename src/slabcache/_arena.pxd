@@ -4,7 +4,7 @@
     320       bucket_t x bucket_count        (see _table.pxd)
     slots_at  slot x (slot_count + 1)        (see _slab.pxd); slot 0 is the sentinel of the LRU list
     extra_at  what a cache before a store keeps (see _unsaved.pxd); nothing in others
-    pool_at   its marks (see _marks.pxd), on pages of their own
+    pool_at   its marks (see _marks.pxd)
 
 So the same bytes can be anonymous memory today, and a file or shared memory next. The system hands
 them out zeroed and lazily: a zeroed arena past its header is an empty cache, no page of it is touched
@@ -108,9 +108,8 @@ cdef inline uint64_t arena_extra_at(const shape_t *shape) noexcept nogil:
 
 
 cdef inline uint64_t arena_pool_at(const shape_t *shape) noexcept nogil:
-    """Bytes up to the pool, in whole pages."""
-    cdef uint64_t page = native_page_size()
-    return (arena_extra_at(shape) + shape.extra_size + page - 1) / page * page
+    """Bytes up to the pool, in whole cache lines."""
+    return (arena_extra_at(shape) + shape.extra_size + 63) & ~<uint64_t>63
 
 
 cdef inline uint64_t arena_size(const shape_t *shape) noexcept nogil:
@@ -120,7 +119,7 @@ cdef inline uint64_t arena_size(const shape_t *shape) noexcept nogil:
     2**48 bytes no term passes 2**50.
     """
     cdef uint64_t page = native_page_size()
-    return arena_pool_at(shape) + (shape.pool_size + page - 1) / page * page
+    return (arena_pool_at(shape) + shape.pool_size + page - 1) / page * page
 
 
 cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noexcept nogil:
@@ -129,7 +128,7 @@ cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noe
     cdef header_t *header
     if size > <uint64_t>(<size_t>-1) / 2:
         return NULL             # a 32-bit machine
-    header = <header_t *>native_map(<size_t>size, <size_t>arena_pool_at(shape))
+    header = <header_t *>native_map(<size_t>size)
     if header is NULL:
         return NULL
     header.magic = ARENA_MAGIC

@@ -51,6 +51,7 @@ from slabcache._unsaved cimport (
     behind_clean,
     behind_is_current,
     behind_is_full,
+    behind_is_listed,
     behind_is_unsaved,
     behind_mark,
     behind_mark_at,
@@ -273,7 +274,7 @@ cdef inline outcome_t behind_read(
             return outcome
         if outcome == OUTCOME_FOUND and moves and behind_is_newest(behind, row):
             behind_insert(behind, row, value, NULL)     # without room the row is returned uncached
-    elif not behind_state(behind, slot) & (STATE_DELETED | STATE_EVICTED):
+    elif behind_is_listed(behind, slot):
         value = slab_value(&behind.slab, slot)
         if moves:
             behind_touch(behind, slot)
@@ -309,13 +310,13 @@ cdef inline outcome_t behind_put(
         mark = behind_mark_at(behind, slot)
         state = mark_state(mark)
         native_copy(slab_value(&behind.slab, slot), value, behind.slab.header.value_size)
-        if state & STATE_DELETED:
-            behind_revive(behind, slot, evicted)
+        if not state & (STATE_DELETED | STATE_EVICTED):     # mostly
+            behind_touch(behind, slot)
+        elif state & STATE_EVICTED:
+            behind_use(behind, slot, evicted)
         else:
-            if state & STATE_EVICTED:
-                behind_use(behind, slot, evicted)
-            else:
-                behind_touch(behind, slot)
+            behind_revive(behind, slot, evicted)
+        if not state & STATE_DELETED:
             behind.slab.header.counters.updates += 1
             behind.slab.header.version += 1
     behind_mark(behind, slot, mark, now)

@@ -246,12 +246,10 @@ static inline size_t native_page_size(void)
 #endif
 }
 
-static inline void *native_map(size_t size, size_t sparse_at)
-/* `size` zeroed bytes, reserved now and touched only when used; NULL when they cannot be had. Those from
-   `sparse_at` on, a whole number of pages, will never be touched for the most part. */
+static inline void *native_map(size_t size)
+/* `size` zeroed bytes, reserved now and touched only when used; NULL when they cannot be had. */
 {
 #if defined(_WIN32)
-    (void)sparse_at;
     return VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
 #else
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -260,13 +258,8 @@ static inline void *native_map(size_t size, size_t sparse_at)
 #if defined(MADV_HUGEPAGE)
     /* A wish, not a need: fewer misses of the address cache on random reads. Small arenas would
        only round their resident size up to one huge page. */
-    if (sparse_at >= (size_t)8 << 20)
-        (void)madvise(memory, sparse_at, MADV_HUGEPAGE);
-    /* Nor may the system fill in what lies between the few pages in use. */
-    if (sparse_at < size)
-        (void)madvise((char *)memory + sparse_at, size - sparse_at, MADV_NOHUGEPAGE);
-#else
-    (void)sparse_at;
+    if (size >= (size_t)8 << 20)
+        (void)madvise(memory, size, MADV_HUGEPAGE);
 #endif
     return memory;
 #endif

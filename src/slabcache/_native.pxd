@@ -18,5 +18,5 @@ cdef extern from "_native.h" nogil:
     uint16_t native_to_half(double number)
     uint64_t native_now()
     size_t native_page_size()
-    void *native_map(size_t size, size_t sparse_at)
+    void *native_map(size_t size)
     void native_unmap(void *memory, size_t size)

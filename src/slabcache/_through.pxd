@@ -24,6 +24,7 @@ from slabcache._behind cimport (
     behind_invalidate,
     behind_put,
     behind_read,
+    behind_touch,
     edit_t,
     outcome_t,
     row_t,
@@ -48,6 +49,7 @@ from slabcache._table cimport table_find
 from slabcache._unsaved cimport (
     behind_at,
     behind_is_current,
+    behind_is_listed,
     behind_is_unsaved,
     behind_mark_of,
     behind_state,
@@ -128,21 +130,33 @@ cdef inline size_t read_rows(
     cdef column_t keys = rows_from(request.keys, start)
     cdef size_t row, at, rows = request.rows - start, size = behind.slab.header.value_size
     cdef size_t fetched = rows if behind.slab.header.slot_count > NEAR_SLOTS else 0
+    cdef uint64_t hits = 0
+    cdef slot_t slot
     cdef row_t it
-    cdef outcome_t outcome
+    cdef outcome_t outcome = OUTCOME_FOUND
     lookahead_start(&ahead, &behind.slab, keys, rows, moves)
     for row in range(rows):
         lookahead_next(&ahead, &behind.slab, keys, rows, row, moves)
         through_mark(&ahead, &behind, fetched, row)
         at = start + row
+        slot = through_find(&ahead, &behind, row)
+        if slot != NIL and request.stored is NULL and behind_is_listed(&behind, slot):     # mostly
+            native_copy(column_row(request.values, at), slab_value(&behind.slab, slot), size)
+            if moves:
+                behind_touch(&behind, slot)
+            hits += 1
+            request.found[at] = True
+            continue
         it = request_row(&request, &ahead, &behind, row, at)
-        outcome = behind_read(&behind, through_find(&ahead, &behind, row), &it, counted, moves)
+        outcome = behind_read(&behind, slot, &it, counted, moves)
         if outcome == OUTCOME_UNKNOWN:
-            return at
+            break
         request.found[at] = outcome == OUTCOME_FOUND
         if outcome != OUTCOME_FOUND:
             memset(it.value, 0, size)
-    return request.rows
+    if counted:
+        behind.slab.header.counters.hits += hits
+    return at if outcome == OUTCOME_UNKNOWN else request.rows
 
 
 cdef inline size_t through_read(
@@ -247,9 +261,11 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
     cdef lookahead_t ahead
     cdef size_t row
     cdef slot_t slot
+    cdef size_t fetched = request.rows if behind.slab.header.slot_count > NEAR_SLOTS else 0
     lookahead_start(&ahead, &behind.slab, request.keys, request.rows, False)
     for row in range(request.rows):
         lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, False)
+        through_mark(&ahead, &behind, fetched, row)
         slot = through_find(&ahead, &behind, row)
         if slot != NIL and not behind_state(&behind, slot) & STATE_DELETED:
             native_copy(

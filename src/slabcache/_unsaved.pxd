@@ -36,7 +36,9 @@ from slabcache._arena cimport NIL, header_t, slot_t
 from slabcache._lru cimport link_t, lru_insert, lru_link, lru_note_push
 from slabcache._marks cimport (
     STAMP_STATE_BITS,
+    STATE_DELETED,
     STATE_DIRTY,
+    STATE_EVICTED,
     STATE_MASK,
     STATE_REDIRTIED,
     link_is_unsaved,
@@ -147,6 +149,11 @@ cdef inline mark_t *behind_mark_of(const behind_t *behind, slot_t slot) noexcept
 
 cdef inline uint8_t behind_state(const behind_t *behind, slot_t slot) noexcept nogil:
     return marks_state(&behind.marks, behind_at(behind, slot))
+
+
+cdef inline bint behind_is_listed(const behind_t *behind, slot_t slot) noexcept nogil:
+    """Whether a slot that is not free is in the LRU list."""
+    return not behind_state(behind, slot) & (STATE_EVICTED | STATE_DELETED)
 
 
 cdef inline bint behind_is_full(const behind_t *behind) noexcept nogil:
