@@ -32,6 +32,7 @@ OnRejected = Callable[[Array, Array, BaseException], object]
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts
 LOOK_AGAIN = 1.0  # seconds
+EARLY = 16  # a row goes with others up to the 16th part of the interval before it is due
 SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
 
@@ -279,8 +280,11 @@ class Flusher:
 
     def _take(self, cache: WriteBehindCache) -> Rows:
         now = time.monotonic_ns()
+        due = now - self._interval
+        if cache._unsaved()[3] <= due:  # those that are almost due go with it: a batch costs more than a row
+            due += self._interval // EARLY
         with self._lock:
-            until = now if self._hurry else max(self._until, now - self._interval)
+            until = now if self._hurry else max(self._until, due)
             rows = Rows(*cache._drain(max(until, 0), self._rows))
             self._batch = rows if len(rows.slots) else None
         return rows

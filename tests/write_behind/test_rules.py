@@ -160,6 +160,21 @@ def test_an_entry_is_written_when_it_is_due() -> None:
     cache.close()
 
 
+def test_rows_that_are_almost_due_go_with_those_that_are() -> None:
+    """So a steady stream of writes is saved in some batches for each interval, not row by row."""
+    store, cache = make(capacity=10_000, flush_interval=0.4)
+    started, writes = time.monotonic(), 0
+    while time.monotonic() < started + 1.2:
+        cache[writes] = writes
+        writes += 1
+        time.sleep(0.001)
+    saves = list(store.saves)
+    assert saves
+    assert len(saves) < sum(map(len, saves)) / 4
+    cache.close()
+    assert store.rows == {number: number for number in range(writes)}
+
+
 def test_a_deletion_is_written_behind_and_reads_as_absent_meanwhile() -> None:
     store, cache = make(FaultyStore(rows={1: 10, 2: 20}))
     assert cache.pop(1) == 10
