@@ -24,7 +24,7 @@ from model import (
     to_array,
     zero,
 )
-from slabcache import SlabCache
+from slabcache import SlabCache, SumOverflowError
 from strategies import (
     KEY_DTYPES,
     VALUE_DTYPES,
@@ -141,8 +141,9 @@ class Trio:
                 break
         assert rows == expected
         if wraps:
-            with pytest.raises(OverflowError):
+            with pytest.raises(SumOverflowError) as told:
                 self.batch.increment_many(key_rows, *args, by=by)
+            assert told.value.row == len(rows)
             return
         values, found = self.batch.increment_many(key_rows, *args, by=by)
         assert values.dtype == dtype

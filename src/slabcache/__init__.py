@@ -11,7 +11,7 @@ Record(seen=1001, mentions=1)
 
 from slabcache._record import Record
 from slabcache.cache import SlabCache
-from slabcache.errors import BackpressureError, ClosedError, RowsRejected
+from slabcache.errors import BackpressureError, ClosedError, RowsRejected, SumOverflowError
 from slabcache.stats import Stats
 from slabcache.write_behind import WriteBehindCache, WriteBehindStats
 
@@ -23,6 +23,7 @@ __all__ = [
     "RowsRejected",
     "SlabCache",
     "Stats",
+    "SumOverflowError",
     "WriteBehindCache",
     "WriteBehindStats",
 ]

@@ -25,6 +25,7 @@ from slabcache._slab cimport rows_t
 
 import numpy as np
 
+from slabcache.errors import SumOverflowError
 from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
 
 cnp.import_array()
@@ -273,8 +274,9 @@ cdef class BatchCore(CacheCore):
 
         Raises
         ------
-        OverflowError
-            A sum does not fit the field. The rows before it are done, that row and those after it are not.
+        SumOverflowError
+            An `OverflowError`: a sum does not fit the field. The rows before its `row` are done, that row and
+            those after it are not.
         TypeError, ValueError
             As in `increment` and `get_many`; nothing has happened then. O(n).
 
@@ -307,10 +309,7 @@ cdef class BatchCore(CacheCore):
         )
         self.leave(state)
         if done < count:
-            raise OverflowError(
-                f"{schema.label(position)}: the sum in row {done} is out of range; "
-                "the rows before it are done"
-            )
+            raise SumOverflowError(schema.label(position), done)
         # In the byte order that the user's dtype has.
         results = results.astype(schema.dtype[field] if schema.is_record else schema.dtype, copy=False)
         if rows is not keys and is_single(keys):

@@ -23,7 +23,7 @@ row, the number of its last write is left at a place picked by its hash: from th
 memory, and a load that began before that number may have read what was there before the write, and is not
 kept. Keys share places, so now and then a load is not kept for a write of another key: how often depends on
 the rows that are written, and confirmed by the store, both within the time that a load takes; there are
-places enough for thousands.
+places enough for ten thousands.
 
 Invariant I6: slots that are not clean are on the dirty ring once, oldest first; pending ones that are in no
 batch on the pending ring too; pending <= max_pending. Each mark is free or that of one unsaved slot. Each
@@ -63,7 +63,7 @@ from slabcache._slab cimport slab_attach, slab_t
 
 
 cdef enum:
-    PLACES_MIN = 16384          # for the numbers of saved writes; a power of two
+    PLACES_MIN = 65536          # for the numbers of saved writes; a power of two
     SLOTS_PER_PLACE = 16        # at most
 
     # What the flusher waits for.

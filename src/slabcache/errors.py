@@ -1,6 +1,6 @@
 """The exceptions that are slabcache's own; all others are Python's."""
 
-__all__ = ["BackpressureError", "ClosedError", "RowsRejected", "is_refusal"]
+__all__ = ["BackpressureError", "ClosedError", "RowsRejected", "SumOverflowError", "is_refusal"]
 
 
 class RowsRejected(Exception):  # noqa: N818 - it says what happened, as StopIteration does
@@ -20,6 +20,19 @@ class BackpressureError(TimeoutError):
 
 class ClosedError(ValueError):
     """A call on a `WriteBehindCache` that has been closed; as for files, a `ValueError`."""
+
+
+class SumOverflowError(OverflowError):
+    """A sum of `increment_many` does not fit its field. The rows before `row` are done, that row and those
+    after it are not."""
+
+    def __init__(self, field: str, row: int) -> None:
+        super().__init__(field, row)
+        self.field = field
+        self.row = row
+
+    def __str__(self) -> str:
+        return f"{self.field}: the sum in row {self.row} is out of range; the rows before it are done"
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -34,7 +34,7 @@ from slabcache._write_behind import (
 )
 from slabcache.aio import AsyncCalls
 from slabcache.arguments import seconds, whole
-from slabcache.errors import BackpressureError
+from slabcache.errors import BackpressureError, SumOverflowError
 from slabcache.flusher import Flusher, OnRejected, Room, Saved, deadline_after, seconds_until
 from slabcache.loader import Flight, Loader
 from slabcache.mapping import SlabMapping
@@ -118,9 +118,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     exit_timeout
         Seconds that leaving the interpreter waits for rows to be saved, if the cache has not been closed.
 
-    Memory: an entry takes what it takes in a `SlabCache`, and half a byte; so does a pending one. An unsaved
-    row takes 32 bytes more, which others use once it is saved. `nbytes` is what is reserved, with room for
-    all rows being unsaved; resident is what the most of them at a time have needed.
+    Memory: an entry takes what it takes in a `SlabCache`, and half a byte to one; so does a pending one. An
+    unsaved row takes 32 bytes more, which others use once it is saved. `nbytes` is what is reserved, with
+    room for all rows being unsaved; resident is what the most of them at a time have needed.
 
     Thread safety: as for `SlabCache`. After `fork()` the child may read, with what was in memory then; its
     writes raise `RuntimeError`, and it writes nothing behind.
@@ -571,10 +571,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
         yield from self._changing(request, attempt)
         if done < len(request):
-            raise OverflowError(
-                f"{schema.label(position)}: the sum in row {done} is out of range; "
-                "the rows before it are done"
-            )
+            raise SumOverflowError(schema.label(position), done)
         results = results.astype(schema.dtype if field is None else schema.dtype[field], copy=False)
         shape = _shape(keys, request)
         return results.reshape(shape), request.found.reshape(shape)
