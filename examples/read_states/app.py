@@ -14,7 +14,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from read_states.bodies import ID_MAX, Ack, Batch, Mention, Pin, ReadState, Refused, SessionMessage, States
 from slabcache import BackpressureError
 
-__all__ = ["Operations", "make_app"]
+__all__ = ["BODY_MAX", "Operations", "make_app"]
 
 PATIENCE = 2.0  # seconds that a request waits for the database
 WAITING_MAX = 500  # requests that wait for it at a time
@@ -50,6 +50,10 @@ class UnavailableError(Exception):
 
 class RefusalError(Exception):
     """The request is wrong."""
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Service:
@@ -85,13 +89,13 @@ class Service:
         return States(await self.run(self.states.read_many(user, body.channels)))
 
     async def ack(self, request: Request) -> ReadState:
-        body = await body_of(request, Ack)
         user, channel = ids(request)
+        body = await body_of(request, Ack)
         return await self.run(self.states.ack(user, channel, body.message_id))
 
     async def pin(self, request: Request) -> ReadState:
-        body = await body_of(request, Pin)
         user, channel = ids(request)
+        body = await body_of(request, Pin)
         return await self.run(self.states.pin(user, channel, body.pin_ts))
 
     async def mention(self, request: Request) -> Refused:
@@ -104,7 +108,10 @@ class Service:
         try:
             user = number(websocket.path_params["user"], "user")
             while True:
-                message = decode(await websocket.receive_text(), SessionMessage)
+                frame = await websocket.receive()
+                if frame["type"] == "websocket.disconnect":
+                    return
+                message = decode(frame.get("text") or frame.get("bytes") or b"", SessionMessage)
                 states = []
                 if message.ack is not None:
                     ack = message.ack
@@ -113,9 +120,10 @@ class Service:
                     states += await self.run(self.states.read_many(user, message.read))
                 await websocket.send_text(msgspec.json.encode(States(states)).decode())
         except RefusalError as error:
-            await websocket.close(1008, str(error)[:120])
+            await websocket.close(1008, cut(str(error)))
         except UnavailableError as error:
-            await websocket.close(1013, str(error)[:120])
+            SHED.inc()
+            await websocket.close(1013, cut(str(error)))
         except WebSocketDisconnect:
             pass
 
@@ -143,7 +151,7 @@ def make_app(states: Operations, store_errors: tuple[type[Exception], ...]) -> S
             Route("/metrics", metrics),
             WebSocketRoute("/users/{user}/session", service.session),
         ],
-        exception_handlers={HTTPException: no_such_thing},
+        exception_handlers={HTTPException: no_such_thing, Exception: failed},
     )
 
 
@@ -154,7 +162,8 @@ def endpoint(answer: Callable[[Request], Awaitable[Any]]) -> Callable[[Request],
         try:
             return reply(await answer(request))
         except RefusalError as error:
-            return reply({"error": str(error)}, 400)
+            ending = {"Connection": "close"} if error.status == 413 else None  # nobody reads the rest
+            return reply({"error": str(error)}, error.status, ending)
         except UnavailableError as error:
             SHED.inc()
             return reply({"error": str(error)}, 503, {"Retry-After": "1"})
@@ -167,6 +176,11 @@ async def no_such_thing(_: Request, error: Exception) -> Response:
     return reply({"error": error.detail}, error.status_code)
 
 
+async def failed(_: Request, error: Exception) -> Response:
+    """A mistake of ours, or a row that somebody has damaged in the database; the server logs it."""
+    return reply({"error": f"internal error: {type(error).__name__}"}, 500)
+
+
 def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
@@ -176,22 +190,34 @@ def ids(request: Request) -> list[int]:
 
 
 def number(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text[:20]) > ID_MAX:
+    is_short = len(text) <= len(str(ID_MAX)) and text.isascii() and text.isdecimal()
+    if not is_short or int(text) > ID_MAX:
         raise RefusalError(f"{name} must be a number from 0 to {ID_MAX}, not {text[:40]!r}")
     return int(text)
+
+
+def cut(reason: str) -> str:
+    """As much of it as a WebSocket may be closed with: 123 bytes."""
+    return reason.encode()[:123].decode(errors="ignore")
 
 
 Body = TypeVar("Body")
 
 
 async def body_of(request: Request, kind: type[Body]) -> Body:
-    if int(request.headers.get("content-length", 0)) > BODY_MAX:
-        raise RefusalError(f"the body is larger than {BODY_MAX} bytes")
-    return decode(await request.body(), kind)
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > BODY_MAX:
+                raise RefusalError(f"the body is larger than {BODY_MAX} bytes", 413)
+    except ClientDisconnect:
+        raise RefusalError("the body ends too early") from None
+    return decode(body, kind)
 
 
-def decode(data: bytes | str, kind: type[Body]) -> Body:
+def decode(data: bytes | bytearray | str, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
-        raise RefusalError(str(error)) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RefusalError(str(error) if data else "the body is empty, and must be JSON") from None

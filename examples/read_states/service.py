@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import uvicorn
@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.routing import Route
 
-from read_states.app import Operations, Service, make_app
+from read_states.app import BODY_MAX, Operations, Service, make_app
 from read_states.fleet.member import Member, Rings
 from read_states.rows import open_store
 from read_states.states import SlabStates
@@ -28,24 +28,34 @@ from slabcache.prometheus import CacheCollector
 
 __all__ = ["add_arguments", "serve"]
 
-CONNECTIONS_MAX = 2000  # the next one is told 503
+CONNECTIONS_MAX = 2000  # with more all are told 503, until some close: a proxy keeps idle clients away
 GRACE = 5  # seconds that requests under way get after SIGTERM
 
 log = logging.getLogger("read_states")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--store", default="sqlite:read_states.db", help="a database, see rows.py")
-    parser.add_argument("--cache", choices=["slabcache", "objects"], default="slabcache")
-    parser.add_argument("--capacity", type=int, default=1_000_000, help="records in memory")
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--port", type=at_most(2**16 - 1), default=8000, help="port to listen at")
     parser.add_argument(
-        "--max-pending", type=int, default=20_000, help="records that wait for the database besides"
+        "--store",
+        default="sqlite:read_states.db",
+        help="sqlite:PATH or cassandra://HOST,HOST:PORT/KEYSPACE?replication=3",
     )
-    parser.add_argument("--deadline", type=float, default=20.0, help="seconds that the last flush gets")
     parser.add_argument(
-        "--flush-interval", type=float, default=30.0, help="seconds from a change to its commit"
+        "--cache", choices=["slabcache", "objects"], default="slabcache", help="objects is the twin"
+    )
+    parser.add_argument("--capacity", type=at_most(2**30), default=1_000_000, help="records in memory")
+    parser.add_argument(
+        "--max-pending",
+        type=at_most(2**30),
+        default=20_000,
+        help="records that wait for the database besides",
+    )
+    parser.add_argument("--deadline", type=seconds, default=20.0, help="seconds that the last flush gets")
+    parser.add_argument(
+        "--flush-interval", type=seconds, default=30.0, help="seconds from a change to its commit"
     )
     parser.add_argument("--instance", help="its name in the ring of a fleet; HOST:PORT if not given")
     parser.add_argument(
@@ -53,27 +63,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def at_most(largest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not 0 < int(text) <= largest:
+            raise argparse.ArgumentTypeError(f"must be from 1 to {largest}, not {text}")
+        return int(text)
+
+    return number
+
+
+def seconds(text: str) -> float:
+    if not 0 <= float(text) < 1e6:
+        raise argparse.ArgumentTypeError(f"must be from 0 to a million, not {text}")
+    return float(text)
+
+
 def serve(arguments: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT; 1 if not all could be saved."""
+    """Run until SIGTERM or SIGINT; 1 if not all could be saved, 2 if it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(arguments))
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
-    store, store_errors = open_store(arguments.store)
     kind = SlabStates if arguments.cache == "slabcache" else ObjectStates
-    states = kind(store, arguments.capacity, arguments.max_pending, arguments.flush_interval)
+    try:
+        store, store_errors = open_store(arguments.store)
+        states = kind(store, arguments.capacity, arguments.max_pending, arguments.flush_interval)
+        rings = Rings.read(arguments.ring) if arguments.ring else None
+    except Exception as error:
+        log.error("cannot start with --store %s: %s", arguments.store, error)
+        return 2
     if isinstance(states, SlabStates):
         REGISTRY.register(CacheCollector(read_states=states.cache))
     else:
         REGISTRY.register(TwinCollector(states))
     operations: Operations = states
     routes: list[Route] = []
-    if arguments.ring:
-        assert isinstance(states, SlabStates), "a fleet needs --cache slabcache"
+    if rings is not None:
+        if not isinstance(states, SlabStates):
+            log.error("an instance of a fleet needs --cache slabcache")
+            return 2
         name = arguments.instance or f"{arguments.host}:{arguments.port}"
-        operations = member = Member(name, Rings.read(arguments.ring), states)
+        operations = member = Member(name, rings, states)
         routes = member.routes(Service(member, store_errors))
     app = make_app(operations, store_errors)
     app.router.routes[:0] = routes  # the first that fits is taken
@@ -85,6 +117,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             log_level="warning",
             access_log=False,
             limit_concurrency=CONNECTIONS_MAX,
+            ws_max_size=BODY_MAX,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE,
         )
@@ -93,14 +126,16 @@ async def _serve(arguments: argparse.Namespace) -> int:
     gc.freeze()  # modules and routes need not be walked again
     gc.callbacks.append(Pauses())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(
-            number, lambda *_: None
-        )  # the server has its own, and raises it again when it has ended
+        # The server has its own meanwhile, and raises the signal again when it has ended.
+        signal.signal(number, lambda *_: None)
     await server.serve()
     try:
         await operations.close(arguments.deadline)
     except TimeoutError as error:
         log.error("not all could be saved within %s seconds: %s", arguments.deadline, error)
+        return 1
+    if states.refused:
+        log.error("all is saved but %s rows that the database refused", states.refused)
         return 1
     log.info("all is saved")
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from read_states.bodies import ReadState
 from read_states.rows import ZEROS, keys_of
-from slabcache import BackpressureError, WriteBehindCache
+from slabcache import BackpressureError, SumOverflowError, WriteBehindCache
 from slabcache.stores.base import Store
 
 __all__ = ["SlabStates"]
@@ -29,8 +29,13 @@ class SlabStates:
             flush_interval=flush_interval,
             backpressure_timeout=0,
             default=ZEROS,
-            exit_timeout=1,  # `close` has waited before
+            exit_timeout=0,  # `close` has waited before
         )
+
+    @property
+    def refused(self) -> int:
+        """Rows that the database will never take."""
+        return self.cache.stats().rejected_rows
 
     async def read(self, user: int, channel: int) -> ReadState:
         return ReadState(*await self.cache.aget((user, channel)))
@@ -56,15 +61,19 @@ class SlabStates:
         return state
 
     async def mention(self, channel: int, users: list[int], count: int) -> list[int]:
-        """Count mentions of many users; those for whom it could not be done."""
+        """Count mentions of many users; those for whom it could not be done. A count that would pass
+        2**32 - 1 stays as it is."""
+        field = "mention_count"
         try:
-            await self.cache.aincrement_many(keys_of(users, channel), "mention_count", count)
+            while users:
+                try:
+                    await self.cache.aincrement_many(keys_of(users, channel), field, count)
+                    users = []
+                except SumOverflowError as full:
+                    users = users[full.row + 1 :]
         except BackpressureError:
             return users
-        except OverflowError:
-            raise
         except Exception:  # the database is down: those in memory can be counted all the same
-            field = "mention_count"
             return [
                 user for user in users if not at_once(self.cache.aincrement((user, channel), field, count))
             ]
@@ -76,10 +85,10 @@ class SlabStates:
 
 
 def at_once(call: Coroutine[Any, Any, object]) -> bool:
-    """Make a call if it need not wait; whether it was made."""
+    """Make a call if it need not wait; whether it was made. It runs up to its first wait, and is dropped."""
     try:
         call.send(None)
-    except StopIteration:
+    except (StopIteration, OverflowError):
         return True
     except Exception:
         return False

@@ -20,6 +20,7 @@ from slabcache.stores.base import Store
 __all__ = ["ObjectStates"]
 
 BATCH = 1000  # rows of one call of the store
+COUNT_MAX = 2**32 - 1  # mentions
 TICK = 0.1  # seconds between looks for rows that are due
 
 log = logging.getLogger("read_states")
@@ -40,7 +41,7 @@ class ObjectStates:
     """An LRU cache of objects, read through and written behind. It must be made in a running event loop."""
 
     def __init__(self, store: Store, capacity: int, max_pending: int, flush_interval: float) -> None:
-        self.hits = self.misses = self.evictions = self.flushed_rows = 0
+        self.hits = self.misses = self.evictions = self.flushed_rows = self.refused = 0
         self._store = store
         self._capacity = capacity
         self._max_unsaved = capacity + max_pending
@@ -48,7 +49,7 @@ class ObjectStates:
         self._states: OrderedDict[Key, State] = OrderedDict()  # the least recent first
         self._dirty: OrderedDict[Key, tuple[float, State]] = OrderedDict()  # since when; the oldest first
         self._saving: dict[Key, State] = {}  # a batch under way
-        self._loads: dict[Key, asyncio.Task[None]] = {}
+        self._loads: dict[Key, asyncio.Task[dict[Key, State]]] = {}
         self._flushing = asyncio.create_task(self._flush_for_ever())
 
     def __len__(self) -> int:
@@ -82,11 +83,13 @@ class ObjectStates:
 
     async def mention(self, channel: int, users: list[int], count: int) -> list[int]:
         keys = [(user, channel) for user in users]
+        states = await self._get_many(keys)
         if self.dirty + len(keys) > self._max_unsaved:
             return users
-        for key, state in zip(keys, await self._get_many(keys), strict=True):
-            self._mark(key, state)
-            state.mention_count += count
+        for key, state in zip(keys, states, strict=True):
+            if state.mention_count + count <= COUNT_MAX:
+                self._mark(key, state)
+                state.mention_count += count
         return []
 
     async def close(self, timeout: float | None = None) -> None:
@@ -95,7 +98,11 @@ class ObjectStates:
             await self._flushing
         async with asyncio.timeout(timeout):
             while self._dirty:
-                await self._flush(time.monotonic())
+                try:
+                    await self._flush(time.monotonic())
+                except Exception as error:
+                    log.warning("the database fails; tried again: %r", error)
+                    await asyncio.sleep(TICK)
         self._store.close()
 
     # ---- reading through -------------------------------------------------------------------------------
@@ -105,9 +112,9 @@ class ObjectStates:
         missing = [key for key, state in found if state is None]
         self.hits += len(keys) - len(missing)
         self.misses += len(missing)
-        if missing:
-            await self._load(missing)
-        return [state or self._find(key) or self._insert(key, State()) for key, state in found]
+        loaded = await self._load(missing) if missing else {}
+        # What is in memory now goes first: it may have been changed, or loaded anew, during the wait.
+        return [self._find(key) or self._insert(key, state or loaded[key]) for key, state in found]
 
     def _find(self, key: Key) -> State | None:
         state = self._states.get(key)
@@ -127,23 +134,24 @@ class ObjectStates:
             self.evictions += 1
         return state
 
-    async def _load(self, keys: list[Key]) -> None:
+    async def _load(self, keys: list[Key]) -> dict[Key, State]:
         """Keys that nobody loads yet are loaded together; a request that gives up takes no load with it."""
         loop = asyncio.get_running_loop()
         wanted = [key for key in dict.fromkeys(keys) if key not in self._loads]
         if wanted:
             arrival = loop.create_task(self._load_now(wanted))
-            arrival.add_done_callback(asyncio.Future.exception)  # nobody may be left who asks for it
+            # Nobody may be left who asks for it.
+            arrival.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._loads.update(dict.fromkeys(wanted, arrival))
         waiting = {self._loads[key] for key in keys}
-        await asyncio.gather(*map(asyncio.shield, waiting))
+        arrived = await asyncio.gather(*map(asyncio.shield, waiting))
+        return {key: state for states in arrived for key, state in states.items()}
 
-    async def _load_now(self, keys: list[Key]) -> None:
+    async def _load_now(self, keys: list[Key]) -> dict[Key, State]:
         try:
             values, _ = await asyncio.to_thread(self._store.load_many, np.array(keys, KEY))
-            for key, row in zip(keys, values.tolist(), strict=True):
-                if self._find(key) is None:
-                    self._insert(key, State(*row))
+            rows = zip(keys, values.tolist(), strict=True)
+            return {key: self._find(key) or self._insert(key, State(*row)) for key, row in rows}
         finally:
             for key in keys:
                 del self._loads[key]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +103,11 @@ def test_many_clients_in_a_cache_that_is_far_too_small(store: str, cache: str) -
         ("POST", "/users/1/channels:batch", '{"chanels": [1]}', 400, "unknown field `chanels`"),
         ("POST", "/users/1/channels:batch", "{", 400, "truncated"),
         ("POST", "/users/1/channels:batch", b"\xff", 400, "malformed"),
-        ("POST", "/users/1/channels:batch", " " * 70_000, 400, "larger than 65536 bytes"),
+        ("POST", "/users/1/channels:batch", " " * 70_000, 413, "larger than 65536 bytes"),
+        ("POST", "/users/1/channels:batch", None, 400, "the body is empty"),
+        ("POST", "/users/1/channels/1/ack", b'{"\xff": 1}', 400, "utf-8"),
+        ("GET", "/users/" + "0" * 20 + "9" * 30 + "/channels/1", None, 400, "user must be a number"),
+        ("GET", "/users/" + "0" * 5000 + "1/channels/1", None, 400, "user must be a number"),
         ("POST", "/users/1/channels/1/ack", "{}", 400, "missing required field `message_id`"),
         ("POST", "/users/1/channels/1/ack", '{"message_id": 9223372036854775808}', 400, "$.message_id"),
         ("POST", "/users/1/channels/1/pin", '{"pin_ts": 4294967296}', 400, "$.pin_ts"),
@@ -121,6 +128,87 @@ def test_bad_input_is_told_its_reason(
     asyncio.run(main())
 
 
+def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(instance: Instance) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(10_000):
+            yield b" " * 10_000
+            sent += 1
+
+    async def main() -> None:
+        async with aiohttp.ClientSession(instance.url) as client:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with client.post("/mentions", data=endless()) as answer:
+                    assert answer.status == 413
+        assert sent < 5000
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("cache", ["slabcache", "objects"])
+def test_a_full_count_of_mentions_stays_as_it_is(store: str, cache: str) -> None:
+    full = 2**32 - 3
+
+    async def main(url: str) -> None:
+        async with aiohttp.ClientSession(url) as client:
+            assert await get(client, "/users/1/channels/3") == state(0, full)
+            for _ in range(2):
+                answer = await post(client, "/mentions", channel=3, users=[7, 1, 8, 1, 9], count=5)
+                assert answer == {"refused": []}
+            for user, count in [(1, full), (7, 10), (8, 10), (9, 10)]:
+                assert await get(client, f"/users/{user}/channels/3") == state(0, count)
+
+    with running(store):
+        pass
+    with sqlite3.connect(store.removeprefix("sqlite:")) as database:
+        database.execute("INSERT INTO read_states VALUES (1, 3, 0, ?, 0)", (full,))
+    database.close()
+    with running(store, "--cache", cache) as instance:
+        asyncio.run(main(instance.url))
+
+
+def test_rows_that_the_database_refuses_are_said(store: str) -> None:
+    async def main(url: str) -> None:
+        async with aiohttp.ClientSession(url) as client:
+            for user in range(1, 4):
+                await post(client, f"/users/{user}/channels/1/ack", message_id=5)
+
+    with running(store):
+        pass
+    with sqlite3.connect(store.removeprefix("sqlite:")) as database:
+        database.execute(
+            "CREATE TRIGGER never BEFORE INSERT ON read_states WHEN new.user_id = 2 "
+            "BEGIN SELECT RAISE(ABORT, 'never'); END"
+        )
+    database.close()
+    instance = Instance(store)
+    asyncio.run(main(instance.url))
+    assert instance.terminate() == 1
+    instance.kill()
+    assert "all is saved but 1 rows" in "".join(instance.log)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--store", "mysql:x"], "store must be"),
+        (["--store", "sqlite:/nowhere/at/all.db"], "/nowhere/at/all.db"),
+        (["--port", "99999"], "must be from 1 to 65535"),
+        (["--deadline", "nan"], "must be from 0"),
+        (["--capacity", "0"], "must be from 1"),
+        (["--cache", "objects", "--ring", "ring.json"], "ring.json"),
+    ],
+)
+def test_wrong_options_are_told_in_a_line(tmp_path: Path, options: list[str], reason: str) -> None:
+    command = [sys.executable, "-m", "read_states", "serve", "--store", f"sqlite:{tmp_path}/s.db", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     with running(f"sqlite:{tmp_path_factory.mktemp('service')}/states.db") as service:
@@ -135,6 +223,11 @@ def test_a_session_ends_with_a_reason(instance: Instance) -> None:
                 message = await session.receive()
                 assert (message.data, message.extra) == (1008, "Expected `int`, got `str` - at `$.read[0]`")
             async with client.ws_connect("/users/x/session") as session:
+                assert (await session.receive()).data == 1008
+            async with client.ws_connect("/users/1/session") as session:
+                await session.send_bytes(b'{"read": [1]}')
+                assert json.loads((await session.receive()).data) == {"states": [state(0)]}
+                await session.send_str('{"' + "\u20ac" * 200 + '": 1}')
                 assert (await session.receive()).data == 1008
 
     asyncio.run(main())

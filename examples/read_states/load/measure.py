@@ -97,9 +97,13 @@ def _parse() -> argparse.Namespace:
         ("twin-entries", "records in its twin without HTTP; each takes some 450 bytes"),
     ):
         parser.add_argument(f"--{name}", type=int, metavar="N", help=help_text)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("build/read-states"))
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="build/read-states, or build/read-states-quick with --quick"
+    )
     parser.add_argument("--redraw", action="store_true", help="make the report again, of the results there")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.out = options.out or Path("build", "read-states-quick" if options.quick else "read-states")
+    return options
 
 
 def _size(options: argparse.Namespace) -> Size:

@@ -151,14 +151,15 @@ def bars(results: Results) -> list[Bar]:
         Bar(
             f"Without HTTP: p99.9 of a call with {full.entries:,} records at most {EMPTY_FACTOR} times that "
             "of a cache that is all but empty",
-            f"{duration(here)} to {duration(there)}: {here / there:.2f} times",
+            f"{duration(here)}; {duration(there)} when empty: {here / there:.2f} times",
             f"twin, {objects.entries:,} records: {duration(beside)}",
             here <= EMPTY_FACTOR * there,
         ),
         Bar(
             "Without HTTP: no pause that the collector makes because of the cache: the longest at most "
             f"{PAUSE_FACTOR} times that with an empty one, and no object more for it to walk",
-            f"{duration(pause)} to {duration(empty_pause)}; {full.tracked:,} to {empty.tracked:,} objects",
+            f"{duration(pause)} and {full.tracked:,} objects; "
+            f"when empty {duration(empty_pause)} and {empty.tracked:,}",
             f"twin: {duration(twin_pause)}; {objects.tracked:,} objects",
             pause <= PAUSE_FACTOR * empty_pause and full.tracked <= empty.tracked + full.entries // 10_000,
         ),

@@ -233,14 +233,17 @@ def _calls(caches: dict[str, CacheRun]) -> Figure:
     """Time of a call without HTTP, by percentile."""
     figure = Figure(figsize=WIDE)
     axes = figure.add_subplot()
+    rarest = 1.0
     for name, colour, style in (("twin", ORANGE, "-"), ("full", BLUE, "-"), ("empty", INK, "--")):
         run = caches[name]
         slower, values = distribution(of_kind(run))
         shown = [(share, value) for share, value in zip(slower, values, strict=True) if share > 1e-9]
+        rarest = min(rarest, shown[-1][0])
         label = f"{run.label}: {run.entries:,} records"
         axes.plot(*zip(*shown, strict=True), color=colour, linestyle=style, linewidth=2, label=label)
     axes.set_xscale("log")
-    axes.set_xlim(1, None)
+    axes.set_xlim(1, rarest / 2)
+    axes.xaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * (1 - share):.6g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
     _latency_axis(axes.yaxis)
