@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from read_states.app import BODY_MAX, Operations, Service, make_app
 from read_states.fleet.member import Member, Rings
+from read_states.options import at_most, seconds
 from read_states.rows import open_store
 from read_states.states import SlabStates
 from read_states.twin import ObjectStates
@@ -61,21 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ring", type=Path, help="a file with the ring: serve the users of this instance alone"
     )
-
-
-def at_most(largest: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not 0 < int(text) <= largest:
-            raise argparse.ArgumentTypeError(f"must be from 1 to {largest}, not {text}")
-        return int(text)
-
-    return number
-
-
-def seconds(text: str) -> float:
-    if not 0 <= float(text) < 1e6:
-        raise argparse.ArgumentTypeError(f"must be from 0 to a million, not {text}")
-    return float(text)
 
 
 def serve(arguments: argparse.Namespace) -> int:

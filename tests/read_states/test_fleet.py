@@ -338,7 +338,7 @@ def test_the_commands(tmp_path: Path, store: str) -> None:
         assert "the gateway listens at " in lines[2]
         first = lines[1].split()[4].rstrip(",")
         code, said = tell("remove", first)
-        assert (code, json.loads(said)) == (1, {"error": f"{first} is no instance, or the last one"})
+        assert (code, json.loads(said)) == (1, {"error": f"{first} is the last instance"})
         code, said = tell("add")
         assert code == 0, said
         second = json.loads(said)["added"]

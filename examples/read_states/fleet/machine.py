@@ -30,6 +30,7 @@ from read_states.fleet.change import ChangeError, change_ring
 from read_states.fleet.gateway import NO_NGINX, Gateway, find_nginx
 from read_states.fleet.member import Rings
 from read_states.fleet.ring import Ring
+from read_states.options import at_most
 
 __all__ = ["Fleet", "add_arguments", "run"]
 
@@ -80,8 +81,10 @@ class Fleet:
     async def remove(self, name: str) -> None:
         """One instance less, which leaves its users to all others."""
         async with self._changing:
-            if name not in self._ring or len(self._ring) == 1:
-                raise FleetError(f"{name} is no instance, or the last one")
+            if name not in self._ring:
+                raise FleetError(f"{name} is no instance of {sorted(self._ring)}")
+            if len(self._ring) == 1:
+                raise FleetError(f"{name} is the last instance")
             await self._change([other for other in self._ring if other != name])
             await self._stop(name)
 
@@ -156,15 +159,24 @@ def free_port() -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=["start", "add", "remove", "status"], default="start")
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=["start", "add", "remove", "status"],
+        default="start",
+        help="start a fleet, and add an instance to it, remove one, or look at it, from another terminal",
+    )
     parser.add_argument("name", nargs="?", help="the instance to remove")
-    parser.add_argument("--folder", type=Path, default=Path("build/fleet"))
-    parser.add_argument("--instances", type=int, default=4)
-    parser.add_argument("--port", type=int, default=8000, help="of the gateway")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/fleet"), help="for what it writes; one fleet in each"
+    )
+    parser.add_argument("--instances", type=at_most(1000), default=4, help="to start with")
+    parser.add_argument("--port", type=at_most(2**16 - 1), default=8000, help="of the gateway")
     parser.add_argument(
         "--store",
         default="sqlite:read_states.db",
-        help="a database, see rows.py; `cassandra` alone starts one here, which takes Java and Maven",
+        help="as of `serve`; `cassandra` alone starts one here, which takes Java and Maven",
     )
     parser.add_argument("--capacity", default="1000000", help="records in memory, of each instance")
     parser.add_argument("--max-pending", default="20000", help="records that wait for the database besides")
@@ -175,6 +187,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.action == "start":
             return asyncio.run(_serve(arguments))
+        if (arguments.action == "remove") != bool(arguments.name):
+            raise FleetError("remove, and nothing else, takes the name of an instance: see status")
         path = f"/{arguments.action}" + (f"/{arguments.name}" if arguments.name else "")
         return asyncio.run(_ask(arguments.folder, path))
     except (FleetError, FileNotFoundError, ChildProcessError) as error:
