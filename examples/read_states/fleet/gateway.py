@@ -68,7 +68,10 @@ http {
             proxy_read_timeout 1h;
             error_page 502 504 = @no_instance;
         }
-        location = /mentions { proxy_pass http://instances; }  # 502, 504: perhaps counted
+        location = /mentions {  # 502, 504: perhaps counted
+            proxy_pass http://instances;
+            proxy_next_upstream error timeout;  # of a POST only as long as it has not been sent
+        }
         location = /healthz { proxy_pass http://instances; }
         location / { return 404; }
         location @no_instance {
