@@ -16,6 +16,8 @@ from typing import Any
 import aiohttp
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+# the environment of a process that runs the example
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{os.environ.get('PYTHONPATH', '')}"}
 ZEROS = {"last_message_id": 0, "mention_count": 0, "last_pin_ts": 0}
 
 
@@ -31,7 +33,7 @@ class Instance:
             [*command, "--port", str(port), *options],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": f"{EXAMPLES}:{os.environ.get('PYTHONPATH', '')}"},
+            env=ENVIRONMENT,
         )
         assert self.process.stderr is not None
         self.log: list[str] = []

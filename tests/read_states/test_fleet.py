@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
 import subprocess
@@ -29,7 +28,7 @@ from read_states.fleet.ring import Ring, crc32_of_digits
 from read_states.rows import KEY, VALUE
 from read_states.states import SlabStates
 from read_states_fleet import ask, live_through_changes
-from read_states_service import EXAMPLES, get, post, state
+from read_states_service import ENVIRONMENT, get, post, state
 from write_behind.faulty_store import FaultyStore
 
 
@@ -312,24 +311,18 @@ def test_a_change_that_an_instance_cannot_prepare_is_abandoned(tmp_path: Path, s
 
 def test_the_commands(tmp_path: Path, store: str) -> None:
     """Start, add, status, remove, and the end by SIGTERM."""
-    paths = f"{EXAMPLES}:{os.environ.get('PYTHONPATH', '')}"
     command = [sys.executable, "-m", "read_states", "fleet"]
     folder = ["--folder", str(tmp_path / "fleet")]
 
     def tell(*words: str) -> tuple[int, str]:
         done = subprocess.run(
-            [*command, *words, *folder],
-            env={**os.environ, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
+            [*command, *words, *folder], env=ENVIRONMENT, capture_output=True, text=True, check=False
         )
         return done.returncode, done.stdout + done.stderr
 
     assert tell("status") == (1, f"no fleet runs in {folder[1]}\n")
     options = ["--instances", "1", "--port", str(free_port()), "--store", store, *folder]
-    process = subprocess.Popen(
-        [*command, *options], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*command, *options], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         lines = [process.stdout.readline() for _ in range(3)]

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from read_states_service import Instance, check_round_trip, get, post, running, state
+from read_states_service import ENVIRONMENT, Instance, check_round_trip, get, post, running, state
 
 LARGEST = 2**63 - 1
 
@@ -203,7 +203,7 @@ def test_rows_that_the_database_refuses_are_said(store: str) -> None:
 )
 def test_wrong_options_are_told_in_a_line(tmp_path: Path, options: list[str], reason: str) -> None:
     command = [sys.executable, "-m", "read_states", "serve", "--store", f"sqlite:{tmp_path}/s.db", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
