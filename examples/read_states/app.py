@@ -7,7 +7,7 @@ seconds, and is turned away at once when too many wait already: 503, and when to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from read_states.bodies import ID_MAX, Ack, Batch, Mention, Pin, ReadState, Refused, SessionMessage, States
 from slabcache import BackpressureError
 
-__all__ = ["BODY_MAX", "Operations", "make_app"]
+__all__ = ["BODY_MAX", "Operations", "Service", "make_app"]
 
 PATIENCE = 2.0  # seconds that a request waits for the database
 WAITING_MAX = 500  # requests that wait for it at a time
@@ -136,12 +136,12 @@ async def metrics(_: Request) -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def make_app(states: Operations, store_errors: tuple[type[Exception], ...]) -> Starlette:
-    """The ASGI application."""
-    service = Service(states, store_errors)
+def make_app(service: Service, first: Sequence[Route] = ()) -> Starlette:
+    """The ASGI application; routes of `first` are taken before its own."""
     channel = "/users/{user}/channels/{channel}"
     return Starlette(
         routes=[
+            *first,
             Route(channel, endpoint(service.read)),
             Route("/users/{user}/channels:batch", endpoint(service.read_batch), methods=["POST"]),
             Route(channel + "/ack", endpoint(service.ack), methods=["POST"]),

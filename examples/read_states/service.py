@@ -17,7 +17,6 @@ import uvloop
 from prometheus_client import REGISTRY, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.routing import Route
 
 from read_states.app import BODY_MAX, Operations, Service, make_app
 from read_states.fleet.member import Member, Rings
@@ -85,16 +84,15 @@ async def _serve(arguments: argparse.Namespace) -> int:
     else:
         REGISTRY.register(TwinCollector(states))
     operations: Operations = states
-    routes: list[Route] = []
+    member = None
     if rings is not None:
         if not isinstance(states, SlabStates):
             log.error("an instance of a fleet needs --cache slabcache")
             return 2
         name = arguments.instance or f"{arguments.host}:{arguments.port}"
         operations = member = Member(name, rings, states)
-        routes = member.routes(Service(member, store_errors))
-    app = make_app(operations, store_errors)
-    app.router.routes[:0] = routes  # the first that fits is taken
+    service = Service(operations, store_errors)
+    app = make_app(service, member.routes(service) if member else [])
     server = Server(
         uvicorn.Config(
             app,
