@@ -118,9 +118,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     exit_timeout
         Seconds that leaving the interpreter waits for rows to be saved, if the cache has not been closed.
 
-    Memory: an entry takes what it takes in a `SlabCache`, and half a byte to one; so does a pending one. An
-    unsaved row takes 32 bytes more, which others use once it is saved. `nbytes` is what is reserved, with
-    room for all rows being unsaved; resident is what the most of them at a time have needed.
+    Memory: an entry takes what it takes in a `SlabCache`, and half a byte to one (512 KiB at least in all);
+    so does a pending one. An unsaved row takes 32 bytes more, which others use once it is saved. `nbytes` is
+    what is reserved, with room for all rows being unsaved; resident is what the most of them at a time have
+    needed.
 
     Thread safety: as for `SlabCache`. After `fork()` the child may read, with what was in memory then; its
     writes raise `RuntimeError`, and it writes nothing behind.
