@@ -1,13 +1,15 @@
 """The HTTP and WebSocket interface.
 
 What is in memory is answered at once, whatever the database does. What has to wait for it gets PATIENCE
-seconds, and is turned away at once when too many wait already: 503, and when to come back.
+seconds, and is turned away at once when too many wait already: 503, and when to come back. So is everybody
+while there are too many connections.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -48,6 +50,10 @@ class UnavailableError(Exception):
     """The answer is not in memory, and the database has none now."""
 
 
+class CrowdedError(UnavailableError):
+    """There are too many connections: this one ends, so that there are fewer."""
+
+
 class RefusalError(Exception):
     """The request is wrong."""
 
@@ -59,12 +65,21 @@ class RefusalError(Exception):
 class Service:
     """Runs operations, and turns what they raise into what a client is told."""
 
-    def __init__(self, states: Operations, store_errors: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self, states: Operations, store_errors: tuple[type[Exception], ...], max_connections: int
+    ) -> None:
         self.states = states
+        self.connections: Collection[object] = ()  # of the server
+        self._max_connections = max_connections
+        self._max_sessions = max_connections * 3 // 4  # which last, so requests are left some room
+        self._sessions = 0
         self._store_errors: tuple[type[Exception], ...] = (BackpressureError, *store_errors)
         self._waiting = 0
 
-    async def run(self, call: Awaitable[Result]) -> Result:
+    async def run(self, call: Coroutine[Any, Any, Result]) -> Result:
+        if len(self.connections) > self._max_connections:
+            call.close()
+            raise CrowdedError("too many connections")
         self._waiting += 1
         try:
             # A hit never lets the loop go, so no timeout gets at it.
@@ -104,7 +119,18 @@ class Service:
 
     async def session(self, websocket: WebSocket) -> None:
         """One user's connection: each message is answered by one, the states of the channels it names."""
-        await websocket.accept()
+        self._sessions += 1
+        try:
+            with suppress(WebSocketDisconnect):  # at any time, also while it is told why it is closed
+                if self._sessions <= self._max_sessions:
+                    await websocket.accept()
+                    await self._converse(websocket)
+                else:
+                    await websocket.send_denial_response(unavailable(CrowdedError("too many sessions")))
+        finally:
+            self._sessions -= 1
+
+    async def _converse(self, websocket: WebSocket) -> None:
         try:
             user = number(websocket.path_params["user"], "user")
             while True:
@@ -124,8 +150,6 @@ class Service:
         except UnavailableError as error:
             SHED.inc()
             await websocket.close(1013, cut(str(error)))
-        except WebSocketDisconnect:
-            pass
 
 
 async def healthy(_: Request) -> Response:
@@ -165,8 +189,7 @@ def endpoint(answer: Callable[[Request], Awaitable[Any]]) -> Callable[[Request],
             ending = {"Connection": "close"} if error.status == 413 else None  # nobody reads the rest
             return reply({"error": str(error)}, error.status, ending)
         except UnavailableError as error:
-            SHED.inc()
-            return reply({"error": str(error)}, 503, {"Retry-After": "1"})
+            return unavailable(error)
 
     return respond
 
@@ -179,6 +202,12 @@ async def no_such_thing(_: Request, error: Exception) -> Response:
 async def failed(_: Request, error: Exception) -> Response:
     """A mistake of ours, or a row that somebody has damaged in the database; the server logs it."""
     return reply({"error": f"internal error: {type(error).__name__}"}, 500)
+
+
+def unavailable(error: UnavailableError) -> Response:
+    SHED.inc()
+    ending = {"Connection": "close"} if isinstance(error, CrowdedError) else {}
+    return reply({"error": str(error)}, 503, {"Retry-After": "1", **ending})
 
 
 def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -204,13 +233,13 @@ def cut(reason: str) -> str:
 Body = TypeVar("Body")
 
 
-async def body_of(request: Request, kind: type[Body]) -> Body:
+async def body_of(request: Request, kind: type[Body], largest: int = BODY_MAX) -> Body:
     body = bytearray()
     try:
         async for part in request.stream():
             body += part
-            if len(body) > BODY_MAX:
-                raise RefusalError(f"the body is larger than {BODY_MAX} bytes", 413)
+            if len(body) > largest:
+                raise RefusalError(f"the body is larger than {largest} bytes", 413)
     except ClientDisconnect:
         raise RefusalError("the body ends too early") from None
     return decode(body, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -10,7 +11,7 @@ import numpy as np
 from slabcache.stores import SQLiteStore
 from slabcache.stores.base import Store
 
-__all__ = ["KEY", "VALUE", "ZEROS", "keys_of", "open_store"]
+__all__ = ["KEY", "VALUE", "ZEROS", "keys_of", "open_store", "without_options"]
 
 KEY = np.dtype([("user_id", "u8"), ("channel_id", "u8")])
 VALUE = np.dtype([("last_message_id", "u8"), ("mention_count", "u4"), ("last_pin_ts", "u4")])
@@ -29,7 +30,8 @@ def open_store(url: str) -> tuple[Store, tuple[type[Exception], ...]]:
     """A database by its URL, and what it raises when it is down.
 
     `sqlite:PATH`, or `cassandra://HOST,HOST:PORT/KEYSPACE?replication=3`; also `consistency`, `username`,
-    `password` and `datacenter`, as `CassandraStore` takes them.
+    `password` and `datacenter`, as `CassandraStore` takes them. Everybody on the machine sees a command line:
+    the environment variable CASSANDRA_PASSWORD is a better place for a password.
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
@@ -55,9 +57,16 @@ def open_store(url: str) -> tuple[Store, tuple[type[Exception], ...]]:
             replication=int(options.get("replication", 1)),
             consistency=options.get("consistency", "LOCAL_QUORUM"),
             username=options.get("username"),
-            password=options.get("password"),
+            password=options.get("password") or os.environ.get("CASSANDRA_PASSWORD"),
             datacenter=options.get("datacenter"),
         )
         down = (DriverException, NoHostAvailable, OperationTimedOut, RequestExecutionException, OSError)
         return store, down
-    raise ValueError(f"store must be sqlite:PATH or cassandra://HOST:PORT/KEYSPACE, not {url!r}")
+    raise ValueError(
+        f"store must be sqlite:PATH or cassandra://HOST:PORT/KEYSPACE, not {without_options(url)!r}"
+    )
+
+
+def without_options(url: str) -> str:
+    """To be shown: there may be a password among them."""
+    return url.partition("?")[0]

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import time
@@ -21,14 +22,13 @@ from prometheus_client.registry import Collector
 from read_states.app import BODY_MAX, Operations, Service, make_app
 from read_states.fleet.member import Member, Rings
 from read_states.options import at_most, seconds
-from read_states.rows import open_store
+from read_states.rows import open_store, without_options
 from read_states.states import SlabStates
 from read_states.twin import ObjectStates
 from slabcache.prometheus import CacheCollector
 
 __all__ = ["add_arguments", "serve"]
 
-CONNECTIONS_MAX = 2000  # with more all are told 503, until some close: a proxy keeps idle clients away
 GRACE = 5  # seconds that requests under way get after SIGTERM
 
 log = logging.getLogger("read_states")
@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=20_000,
         help="records that wait for the database besides",
     )
+    parser.add_argument(
+        "--max-connections",
+        type=at_most(2**20),
+        default=4000,
+        help="with more all are told 503; three quarters of them may be sessions",
+    )
     parser.add_argument("--deadline", type=seconds, default=20.0, help="seconds that the last flush gets")
     parser.add_argument(
         "--flush-interval", type=seconds, default=30.0, help="seconds from a change to its commit"
@@ -72,57 +78,68 @@ def serve(arguments: argparse.Namespace) -> int:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     kind = SlabStates if arguments.cache == "slabcache" else ObjectStates
+    if arguments.ring and kind is not SlabStates:
+        log.error("an instance of a fleet needs --cache slabcache")
+        return 2
     try:
+        rings = Rings.read(arguments.ring) if arguments.ring else None
         store, store_errors = open_store(arguments.store)
         states = kind(store, arguments.capacity, arguments.max_pending, arguments.flush_interval)
-        rings = Rings.read(arguments.ring) if arguments.ring else None
     except Exception as error:
-        log.error("cannot start with --store %s: %s", arguments.store, error)
+        log.error("cannot start, with the store %s: %s", without_options(arguments.store), error)
         return 2
-    if isinstance(states, SlabStates):
-        REGISTRY.register(CacheCollector(read_states=states.cache))
-    else:
-        REGISTRY.register(TwinCollector(states))
     operations: Operations = states
     member = None
-    if rings is not None:
-        if not isinstance(states, SlabStates):
-            log.error("an instance of a fleet needs --cache slabcache")
-            return 2
-        name = arguments.instance or f"{arguments.host}:{arguments.port}"
-        operations = member = Member(name, rings, states)
-    service = Service(operations, store_errors)
-    app = make_app(service, member.routes(service) if member else [])
+    if isinstance(states, SlabStates):
+        REGISTRY.register(CacheCollector(read_states=states.cache))
+        if rings is not None:
+            name = arguments.instance or f"{arguments.host}:{arguments.port}"
+            operations = member = Member(name, rings, states)
+    else:
+        REGISTRY.register(TwinCollector(states))
+    service = Service(operations, store_errors, arguments.max_connections)
     server = Server(
         uvicorn.Config(
-            app,
+            make_app(service, member.routes(service) if member else []),
             arguments.host,
             arguments.port,
             log_level="warning",
             access_log=False,
-            limit_concurrency=CONNECTIONS_MAX,
             ws_max_size=BODY_MAX,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE,
         )
     )
+    service.connections = server.server_state.connections
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is an open file
     gc.collect()
     gc.freeze()  # modules and routes need not be walked again
     gc.callbacks.append(Pauses())
     for number in (signal.SIGTERM, signal.SIGINT):
         # The server has its own meanwhile, and raises the signal again when it has ended.
         signal.signal(number, lambda *_: None)
-    await server.serve()
     try:
-        await operations.close(arguments.deadline)
+        await server.serve()
+    except SystemExit:  # it cannot listen there, and has said so
+        return 2
+    finally:
+        saved = await _close(operations, arguments.deadline)
+    if saved and states.refused:
+        log.error("the database has refused rows %s times; all else is saved", states.refused)
+    elif saved:
+        log.info("all is saved")
+    return 0 if saved and not states.refused else 1
+
+
+async def _close(operations: Operations, deadline: float) -> bool:
+    """Save what is unsaved; whether all is saved."""
+    try:
+        await operations.close(deadline)
     except TimeoutError as error:
-        log.error("not all could be saved within %s seconds: %s", arguments.deadline, error)
-        return 1
-    if states.refused:
-        log.error("all is saved but %s rows that the database refused", states.refused)
-        return 1
-    log.info("all is saved")
-    return 0
+        log.error("not all could be saved within %s seconds: %s", deadline, error)
+        return False
+    return True
 
 
 class Server(uvicorn.Server):

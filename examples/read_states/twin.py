@@ -96,13 +96,16 @@ class ObjectStates:
         self._flushing.cancel()
         with suppress(asyncio.CancelledError):
             await self._flushing
-        async with asyncio.timeout(timeout):
-            while self._dirty:
-                try:
-                    await self._flush(time.monotonic())
-                except Exception as error:
-                    log.warning("the database fails; tried again: %r", error)
-                    await asyncio.sleep(TICK)
+        try:
+            async with asyncio.timeout(timeout):
+                while self._dirty:
+                    try:
+                        await self._flush(time.monotonic())
+                    except Exception as error:
+                        log.warning("the database fails; tried again: %r", error)
+                        await asyncio.sleep(TICK)
+        except TimeoutError:
+            raise TimeoutError(f"{self.dirty} rows are not in the store") from None
         self._store.close()
 
     # ---- reading through -------------------------------------------------------------------------------

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import uvicorn
 
-from read_states_service import ENVIRONMENT, Instance, check_round_trip, get, post, running, state
+from read_states import app
+from read_states.app import Operations, Service, make_app
+from read_states.bodies import ReadState
+from read_states_service import ENVIRONMENT, Instance, check_round_trip, get, post, running, started, state
 
 LARGEST = 2**63 - 1
 
@@ -183,22 +189,23 @@ def test_rows_that_the_database_refuses_are_said(store: str) -> None:
             "BEGIN SELECT RAISE(ABORT, 'never'); END"
         )
     database.close()
-    instance = Instance(store)
-    asyncio.run(main(instance.url))
-    assert instance.terminate() == 1
-    instance.kill()
-    assert "all is saved but 1 rows" in "".join(instance.log)
+    with started(store) as instance:
+        asyncio.run(main(instance.url))
+        assert instance.terminate() == 1
+        assert "refused rows 1 times; all else is saved" in "".join(instance.log)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--store", "mysql:x"], "store must be"),
+        (["--store", "mysql:x?password=SECRET"], "store must be"),
         (["--store", "sqlite:/nowhere/at/all.db"], "/nowhere/at/all.db"),
         (["--port", "99999"], "must be from 1 to 65535"),
         (["--deadline", "nan"], "must be from 0"),
         (["--capacity", "0"], "must be from 1"),
-        (["--cache", "objects", "--ring", "ring.json"], "ring.json"),
+        (["--ring", "/nowhere/ring.json"], "/nowhere/ring.json"),
+        (["--cache", "objects", "--ring", "ring.json"], "needs --cache slabcache"),
+        (["--host", "192.0.2.1"], "192.0.2.1"),  # of nobody
     ],
 )
 def test_wrong_options_are_told_in_a_line(tmp_path: Path, options: list[str], reason: str) -> None:
@@ -207,6 +214,7 @@ def test_wrong_options_are_told_in_a_line(tmp_path: Path, options: list[str], re
     assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+    assert "SECRET" not in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -273,15 +281,102 @@ def test_a_database_that_is_away_is_missed_only_where_it_is_needed(store: str) -
         asyncio.run(main(instance.url))
 
 
-def test_what_could_not_be_saved_is_said(store: str) -> None:
+@pytest.mark.parametrize("cache", ["slabcache", "objects"])
+def test_what_could_not_be_saved_is_said(store: str, cache: str) -> None:
     async def main(url: str) -> None:
         async with aiohttp.ClientSession(url) as client:
             for channel in range(3):
                 await post(client, f"/users/1/channels/{channel}/ack", message_id=5)
 
-    instance = Instance(store, "--deadline", "1")
-    asyncio.run(main(instance.url))
-    with locked(store):
-        assert instance.terminate() == 1
-    instance.kill()
-    assert "3 rows are not in the store" in "".join(instance.log)
+    with started(store, "--deadline", "1", "--cache", cache) as instance:
+        asyncio.run(main(instance.url))
+        with locked(store):
+            assert instance.terminate() == 1
+        assert "3 rows are not in the store" in "".join(instance.log)
+
+
+def test_sessions_leave_room_for_requests(store: str) -> None:
+    async def main(url: str) -> None:
+        async with aiohttp.ClientSession(url) as client:
+            sessions = [await client.ws_connect(f"/users/{user}/session") for user in range(6)]
+            for _ in range(2):
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+                    await client.ws_connect("/users/7/session")
+                assert refusal.value.status == 503
+                assert refusal.value.headers is not None
+                assert refusal.value.headers["Retry-After"] == "1"
+            assert await get(client, "/users/7/channels/1") == state()
+            await sessions.pop().close()
+            sessions.append(await client.ws_connect("/users/7/session"))
+            await sessions[-1].send_json({"read": [1]})
+            assert await sessions[-1].receive_json() == {"states": [state()]}
+            for session in sessions:
+                await session.close()
+
+    with running(store, "--max-connections", "8") as instance:
+        asyncio.run(main(instance.url))
+
+
+def test_a_crowd_is_told_to_come_back_until_it_is_smaller(store: str) -> None:
+    async def main(url: str) -> None:
+        address = urlsplit(url)
+        async with (
+            aiohttp.ClientSession(url) as client,
+            client.ws_connect("/users/1/session") as session,
+        ):
+            await post(client, "/users/1/channels/1/ack", message_id=5)
+            idle = [await asyncio.open_connection(address.hostname, address.port) for _ in range(3)]
+            for _ in range(2):
+                async with client.get("/users/1/channels/1") as answer:
+                    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+                    assert answer.headers["Connection"] == "close"
+                    assert await answer.json() == {"error": "too many connections"}
+            for path in ("/healthz", "/metrics"):
+                async with client.get(path) as answer:
+                    assert answer.status == 200
+            await session.send_json({"read": [1]})
+            assert (await session.receive()).data == 1013
+            for _, writer in idle:
+                writer.close()
+                await writer.wait_closed()
+            while True:
+                async with client.get("/users/1/channels/1") as answer:
+                    if answer.status == 200:
+                        assert await answer.json() == state(5)
+                        return
+
+    with running(store, "--max-connections", "4") as instance:
+        asyncio.run(main(instance.url))
+
+
+def test_who_leaves_while_a_session_waits_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow:
+        asked = 0
+
+        async def read_many(self, user: int, channels: list[int]) -> list[ReadState]:
+            self.asked += 1
+            await asyncio.sleep(3600)
+            raise AssertionError
+
+    async def main() -> None:
+        slow = Slow()
+        service = Service(cast(Operations, slow), (), 100)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None))
+            serving = asyncio.create_task(server.serve([listener]))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+                session = await client.ws_connect("/users/1/session")
+                await session.send_json({"read": [1]})
+                while not slow.asked:
+                    await asyncio.sleep(0.01)
+                await session.close()
+                while server.server_state.tasks:
+                    await asyncio.sleep(0.01)
+            server.should_exit = True
+            await serving
+
+    monkeypatch.setattr(app, "PATIENCE", 0.3)
+    asyncio.run(main())
+    assert not [record for record in caplog.records if record.exc_info]
