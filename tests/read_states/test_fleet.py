@@ -280,6 +280,34 @@ def test_an_instance_serves_its_own_users_alone(tmp_path: Path, store: str) -> N
     asyncio.run(main())
 
 
+def test_an_instance_that_hangs_holds_up_no_mentions_of_others(tmp_path: Path, store: str) -> None:
+    async def main() -> None:
+        async with fleet_of(tmp_path / "fleet", store, 3) as fleet:
+            ring = Ring(fleet.processes)
+            asked, hanging, _ = ring.instances
+            users = {
+                name: [user for user in range(99) if ring.owner(user) == name] for name in ring.instances
+            }
+            unlimited = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(f"http://{asked}", connector=unlimited) as http:
+                fleet.processes[hanging].send_signal(signal.SIGSTOP)
+                try:
+                    waiting = [
+                        asyncio.create_task(post(http, "/mentions", channel=1, users=users[hanging][:1]))
+                        for _ in range(250)
+                    ]
+                    await asyncio.sleep(0.5)
+                    for name in set(ring.instances) - {hanging}:
+                        assert await post(http, "/mentions", channel=1, users=users[name]) == {"refused": []}
+                    assert not any(task.done() for task in waiting)
+                    for task in waiting:
+                        assert await task == {"refused": users[hanging][:1]}
+                finally:
+                    fleet.processes[hanging].send_signal(signal.SIGCONT)
+
+    asyncio.run(main())
+
+
 def test_a_change_that_an_instance_cannot_prepare_is_abandoned(tmp_path: Path, store: str) -> None:
     async def main() -> None:
         async with (
@@ -332,6 +360,12 @@ def test_the_commands(tmp_path: Path, store: str) -> None:
         first = lines[1].split()[4].rstrip(",")
         code, said = tell("remove", first)
         assert (code, json.loads(said)) == (1, {"error": f"{first} is the last instance"})
+        for name in ("a/b", ".", "x?y"):
+            code, said = tell("remove", name)
+            assert (code, json.loads(said)) == (1, {"error": f"{name} is no instance of {[first]}"})
+        for words in (["start", first], ["add", first], ["remove"]):
+            code, said = tell(*words)
+            assert (code, said.count("\n"), "and nothing else" in said) == (1, 1, True)
         code, said = tell("add")
         assert code == 0, said
         second = json.loads(said)["added"]

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from read_states.fleet.gateway import NO_NGINX, Gateway, find_nginx
 from read_states.fleet.member import Rings
 from read_states.fleet.ring import Ring
 from read_states.options import at_most
+from read_states.rows import without_options
 
 __all__ = ["Fleet", "add_arguments", "run"]
 
@@ -185,12 +187,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        if arguments.action == "start":
-            return asyncio.run(_serve(arguments))
         if (arguments.action == "remove") != bool(arguments.name):
             raise FleetError("remove, and nothing else, takes the name of an instance: see status")
-        path = f"/{arguments.action}" + (f"/{arguments.name}" if arguments.name else "")
-        return asyncio.run(_ask(arguments.folder, path))
+        if arguments.action == "start":
+            return asyncio.run(_serve(arguments))
+        return asyncio.run(_ask(arguments.folder, arguments.action, arguments.name))
     except (FleetError, FileNotFoundError, ChildProcessError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -212,7 +213,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     fleet = Fleet(arguments.folder, store, arguments.port, *options)
     try:
         await fleet.start(arguments.instances)
-        print(f"the database is {store}")
+        print(f"the database is {without_options(store)}")
         for name, process in fleet.processes.items():
             print(f"an instance listens at {name}, process {process.pid}")
         print(f"the gateway listens at {fleet.gateway.address}, process {fleet.gateway.pid}", flush=True)
@@ -246,7 +247,7 @@ async def _listen(fleet: Fleet, path: Path) -> web.AppRunner:
         return web.json_response({"added": await fleet.add()})
 
     async def remove(request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+        name = request.query["name"]
         await fleet.remove(name)
         return web.json_response({"removed": name})
 
@@ -263,9 +264,12 @@ async def _listen(fleet: Fleet, path: Path) -> web.AppRunner:
             return web.json_response({"abandoned": f"the old ring holds: {error}"}, status=503)
         except FleetError as error:
             return web.json_response({"error": str(error)}, status=400)
+        except Exception as error:
+            traceback.print_exc()
+            return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=500)
 
     app = web.Application(middlewares=[explain])
-    app.add_routes([web.post("/add", add), web.post("/remove/{name}", remove), web.post("/status", status)])
+    app.add_routes([web.post("/add", add), web.post("/remove", remove), web.post("/status", status)])
     runner = web.AppRunner(app)
     await runner.setup()
     path.unlink(missing_ok=True)
@@ -275,12 +279,14 @@ async def _listen(fleet: Fleet, path: Path) -> web.AppRunner:
     return runner
 
 
-async def _ask(folder: Path, path: str) -> int:
+async def _ask(folder: Path, action: str, name: str | None) -> int:
     connector = aiohttp.UnixConnector(str(folder / "control"))
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as http:
         try:
-            async with http.post(f"http://fleet{path}") as response:
+            async with http.post(f"http://fleet/{action}", params={"name": name} if name else {}) as response:
                 print(json.dumps(await response.json(), indent=2))
                 return 0 if response.status == 200 else 1
         except aiohttp.ClientConnectorError:
             raise FleetError(f"no fleet runs in {folder}") from None
+        except aiohttp.ClientError as error:
+            raise FleetError(f"the fleet has not answered, see its terminal: {error}") from None

@@ -35,6 +35,7 @@ from read_states.states import SlabStates
 __all__ = ["Change", "Member", "Rings", "Status"]
 
 FLUSH_WITHIN = 30.0  # seconds; a change for which the database is too slow is abandoned
+CHANGE_MAX = 2**20  # bytes of two rings
 PIECE = 4096  # rows of memory looked at in one go
 
 Instances = Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -166,8 +167,10 @@ class Member:
                 return mention.users
         if self._http is None:
             # The owner decides how long it tries: who was cut off would not know whether it was counted.
-            limits = aiohttp.ClientTimeout(total=None, sock_connect=1, sock_read=10)
-            self._http = aiohttp.ClientSession(timeout=limits)
+            # One that hangs holds up nobody but itself, and all is over before the gateway gives up.
+            limits = aiohttp.ClientTimeout(total=None, connect=2, sock_connect=1, sock_read=5)
+            connections = aiohttp.TCPConnector(limit=0, limit_per_host=100)
+            self._http = aiohttp.ClientSession(timeout=limits, connector=connections)
         try:
             body = msgspec.json.encode(mention)
             async with self._http.post(f"http://{owner}/fleet/mentions", data=body) as response:
@@ -239,13 +242,13 @@ class Member:
             return await self._spread(service, await body_of(request, Mention))
 
         async def prepare(request: Request) -> Status:
-            return await self.prepare(await body_of(request, Change))
+            return await self.prepare(await body_of(request, Change, CHANGE_MAX))
 
         async def commit(request: Request) -> Status:
-            return await self.commit(await body_of(request, Change))
+            return await self.commit(await body_of(request, Change, CHANGE_MAX))
 
         async def abandon(request: Request) -> Status:
-            return await self.abandon(await body_of(request, Change))
+            return await self.abandon(await body_of(request, Change, CHANGE_MAX))
 
         async def status(_: Request) -> Status:
             return self.status()
