@@ -214,7 +214,7 @@ async def _under_load(
         sampling.cancel()
         bar.update(len(requests) - bar.n)
     theirs, mine = (
-        (waited(pid) - then) / size.seconds
+        max(0.0, waited(pid) - then) / size.seconds
         for pid, then in zip((instance.pid, os.getpid()), before, strict=True)
     )
     samples.append(Sample(size.seconds, await instance.metrics()))

@@ -48,7 +48,7 @@ class ServiceRun(msgspec.Struct, frozen=True):
 
     timeline: list[dict[str, str]]  # for each second, by kind of request, a histogram
     lag: str  # histogram of how late the generator sent
-    waited: tuple[float, float]  # share of the time that service and generator had to wait for their core
+    waited: tuple[float, float]  # share of the time that service and generator waited for others
     failures: dict[str, int]  # by status
     fan_outs: list[FanOut]
     empty: Sample  # before the warm-up
@@ -64,8 +64,8 @@ class CacheRun(msgspec.Struct, frozen=True):
     filled: int  # bytes of resident memory, from before the cache was made until it was full
     growth: int  # the same until the end: what is written has to be marked, too
     tracked: int  # objects more in the collector's sight than before
-    working: dict[str, str]  # by kind, histograms of the processor's time of a call
-    elapsed: dict[str, str]  # the same by the clock
+    working: list[str]  # for each of its turns, a histogram of the processor's time of a call
+    elapsed: list[str]  # the same by the clock
     loaded: int  # calls that had to wait for the database: not in the histograms
     pauses: list[tuple[int, int]]  # generation, and processor's time of each collection
 

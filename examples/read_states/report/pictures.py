@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from read_states.load.histograms import distribution, share_above
+from read_states.load.histograms import add_up, distribution, share_above
 from read_states.load.results import CacheRun, Results, Sample, ServiceRun
 from read_states.load.schedule import Kind
 from read_states.report.figures import (
@@ -26,7 +26,6 @@ from read_states.report.figures import (
     fan_out_chances,
     hit_ratio,
     latency,
-    of_kind,
     over_time,
 )
 
@@ -236,7 +235,7 @@ def _calls(caches: dict[str, CacheRun]) -> Figure:
     rarest = 1.0
     for name, colour, style in (("twin", ORANGE, "-"), ("full", BLUE, "-"), ("empty", INK, "--")):
         run = caches[name]
-        slower, values = distribution(of_kind(run))
+        slower, values = distribution(add_up(run.working))
         shown = [(share, value) for share, value in zip(slower, values, strict=True) if share > 1e-9]
         rarest = min(rarest, shown[-1][0])
         label = f"{run.label}: {run.entries:,} records"
