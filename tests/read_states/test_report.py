@@ -58,7 +58,17 @@ def service(slow: int, full: int) -> ServiceRun:
 
 def cache(label: str, entries: int, size: int, slow: int, pause: int) -> CacheRun:
     times = [histogram_of([10_000] * 990 + [time] * 10) for time in (slow, slow, 100 * MS)]
-    return CacheRun(label, entries, entries * size, entries * size, 100, times, times, 0, [(2, pause)])
+    return CacheRun(
+        label,
+        entries,
+        entries * size,
+        entries * size,
+        100,
+        times,
+        times,
+        0,
+        [[pause, 1], [pause], [2, 90 * MS]],
+    )
 
 
 @pytest.fixture(scope="module")

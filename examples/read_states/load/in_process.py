@@ -180,13 +180,11 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
     pipe.send(None)
 
     watch = Watch(states, store, scans(contender.scanned, 2 * contender.scanned))
-    gc.callbacks.append(watch.collected)
     step = -(-len(requests) // TURNS)
     for begin in range(0, len(requests), step):
         assert pipe.recv()
         await watch.turn(requests[begin : begin + step])
         pipe.send(step)
-    gc.callbacks.remove(watch.collected)
     growth = _resident_bytes() - resident
     while pipe.recv():
         pipe.send(0)
@@ -227,7 +225,7 @@ class Watch:
         self.working: list[array[int]] = []  # by turn
         self.elapsed: list[array[int]] = []
         self.loaded = 0
-        self.pauses: list[tuple[int, int]] = []
+        self.pauses: list[list[int]] = []
         self._states = states
         self._store = store
         self._scanning = scanning
@@ -236,15 +234,15 @@ class Watch:
         self._batch: list[Any] = []
         self._complete: list[Any] = []
 
-    def collected(self, phase: str, info: dict[str, int]) -> None:
-        if phase == "start":
-            self._started = thread_time_ns()
-        else:
-            self.pauses.append((info["generation"], thread_time_ns() - self._started))
-
     async def turn(self, requests: Sequence[Request]) -> None:
         self.working.append(array("q"))
         self.elapsed.append(array("q"))
+        self.pauses.append([])
+        gc.callbacks.append(self._collected)
+        await self._make_calls(requests)
+        gc.callbacks.remove(self._collected)
+
+    async def _make_calls(self, requests: Sequence[Request]) -> None:
         for request in requests:
             if self._calls % SCAN_EVERY == 0:
                 await asyncio.sleep(0)  # the twin writes behind in this loop
@@ -261,6 +259,12 @@ class Watch:
                 self.working[-1].append(working)
                 self.elapsed[-1].append(elapsed)
             self._respond(self._calls, request, answer)
+
+    def _collected(self, phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            self._started = thread_time_ns()
+        else:
+            self.pauses[-1].append(thread_time_ns() - self._started)
 
     def _respond(self, number: int, request: Request, answer: Any) -> None:
         """What a service makes for a request, and keeps until a batch of responses is written."""

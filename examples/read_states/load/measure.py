@@ -203,9 +203,9 @@ async def _under_load(
     samples = [Sample(0, await instance.metrics())]
 
     async def sample() -> None:
-        for count in itertools.count(1):
+        for at in np.arange(SAMPLE_EVERY, size.seconds, SAMPLE_EVERY).tolist():  # one more comes at the end
             await asyncio.sleep(SAMPLE_EVERY)
-            samples.append(Sample(count * SAMPLE_EVERY, await instance.metrics()))
+            samples.append(Sample(at, await instance.metrics()))
 
     with _bar(f"{label}: under load", len(requests)) as bar, quiet_collector():
         sampling = asyncio.create_task(sample())

@@ -67,7 +67,7 @@ class CacheRun(msgspec.Struct, frozen=True):
     working: list[str]  # for each of its turns, a histogram of the processor's time of a call
     elapsed: list[str]  # the same by the clock
     loaded: int  # calls that had to wait for the database: not in the histograms
-    pauses: list[tuple[int, int]]  # generation, and processor's time of each collection
+    pauses: list[list[int]]  # for each turn, the processor's time of each collection
 
 
 class Results(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ from read_states.report.figures import (
     fan_out_chances,
     hit_ratio,
     latency,
+    longest_collection,
     longest_pause,
     of_turns,
 )
@@ -227,7 +228,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _latency_rows(run: ServiceRun, name: str) -> Iterable[Sequence[str]]:
-    for label, kinds in ((name, list(Kind)), *((WHAT[kind], [kind]) for kind in Kind)):
+    for label, kinds in ((name, list(Kind)), *((f"- {WHAT[kind]}", [kind]) for kind in Kind)):
         histogram = latency(run, kinds)
         if histogram.total_count:
             times = (duration(percentile(histogram, percent)) for percent in (50, 99, 99.9, 100))
@@ -282,8 +283,8 @@ def _cache_rows(results: Results) -> Iterable[Sequence[str]]:
             *(duration(percentile(times, percent)) for percent in (50, 99, 99.9, 100)),
             duration(of_turns(run, 99.9)),
             duration(percentile(add_up(run.elapsed), 99.9)),
-            f"{len(run.pauses):,}",
-            duration(max((time for _, time in run.pauses), default=0)),
+            f"{sum(map(len, run.pauses)):,}",
+            duration(longest_collection(run)),
             *(f"{size / run.entries:.1f}" if run.label.endswith("full") else "-" for size in sizes),
             f"{run.tracked:,}",
         )
