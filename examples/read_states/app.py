@@ -30,7 +30,10 @@ PATIENCE = 2.0  # seconds that a request waits for the database
 WAITING_MAX = 500  # requests that wait for it at a time
 BODY_MAX = 64 * 1024  # bytes
 
-SHED = Counter("read_states_shed", "Requests told 503: the database is slow or down, or the user another's")
+SHED = Counter(
+    "read_states_shed",
+    "Requests told 503: the database is slow or down, the user another's, or too many are there",
+)
 
 Result = TypeVar("Result")
 
@@ -76,8 +79,12 @@ class Service:
         self._store_errors: tuple[type[Exception], ...] = (BackpressureError, *store_errors)
         self._waiting = 0
 
+    @property
+    def is_crowded(self) -> bool:
+        return len(self.connections) > self._max_connections
+
     async def run(self, call: Coroutine[Any, Any, Result]) -> Result:
-        if len(self.connections) > self._max_connections:
+        if self.is_crowded:
             call.close()
             raise CrowdedError("too many connections")
         self._waiting += 1
@@ -122,11 +129,11 @@ class Service:
         self._sessions += 1
         try:
             with suppress(WebSocketDisconnect):  # at any time, also while it is told why it is closed
-                if self._sessions <= self._max_sessions:
+                if self._sessions > self._max_sessions or self.is_crowded:
+                    await websocket.send_denial_response(unavailable(CrowdedError("too many sessions")))
+                else:
                     await websocket.accept()
                     await self._converse(websocket)
-                else:
-                    await websocket.send_denial_response(unavailable(CrowdedError("too many sessions")))
         finally:
             self._sessions -= 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -34,6 +35,10 @@ def open_store(url: str) -> tuple[Store, tuple[type[Exception], ...]]:
     the environment variable CASSANDRA_PASSWORD is a better place for a password.
     """
     parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError(
+            "a user stands in ?username=, the password in CASSANDRA_PASSWORD, none before the host"
+        )
     if parts.scheme == "sqlite":
         import sqlite3
 
@@ -57,7 +62,9 @@ def open_store(url: str) -> tuple[Store, tuple[type[Exception], ...]]:
             replication=int(options.get("replication", 1)),
             consistency=options.get("consistency", "LOCAL_QUORUM"),
             username=options.get("username"),
-            password=options.get("password") or os.environ.get("CASSANDRA_PASSWORD"),
+            password=options.get("password")
+            or ("username" in options and os.environ.get("CASSANDRA_PASSWORD"))
+            or None,
             datacenter=options.get("datacenter"),
         )
         down = (DriverException, NoHostAvailable, OperationTimedOut, RequestExecutionException, OSError)
@@ -68,5 +75,5 @@ def open_store(url: str) -> tuple[Store, tuple[type[Exception], ...]]:
 
 
 def without_options(url: str) -> str:
-    """To be shown: there may be a password among them."""
-    return url.partition("?")[0]
+    """To be shown: there may be a password among them, or before the host."""
+    return re.sub(r"(?<=//)[^/]*@", "", re.split(r"[?#]", url)[0])

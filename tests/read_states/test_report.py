@@ -47,7 +47,7 @@ def service(slow: int, full: int) -> ServiceRun:
     return ServiceRun(
         timeline=[{kind: histogram_of(second) for kind in Kind} for _ in range(3)],
         lag=histogram_of([50_000] * 100),
-        waited=(0.01, 0.01),
+        taken=(0.01, 0.01),
         failures={},
         fan_outs=[FanOut(50, slow * MS if number < 3 else 2 * MS) for number in range(10)],
         empty=Sample(0, metrics(0, 90, full)),
@@ -58,17 +58,8 @@ def service(slow: int, full: int) -> ServiceRun:
 
 def cache(label: str, entries: int, size: int, slow: int, pause: int) -> CacheRun:
     times = [histogram_of([10_000] * 990 + [time] * 10) for time in (slow, slow, 100 * MS)]
-    return CacheRun(
-        label,
-        entries,
-        entries * size,
-        entries * size,
-        100,
-        times,
-        times,
-        0,
-        [[pause, 1], [pause], [2, 90 * MS]],
-    )
+    pauses = [pause] * 4 + [MS // 2] * 96 + [90 * MS] * 2
+    return CacheRun(label, entries, entries * size, entries * size, 100, times, times, 0, pauses)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +77,7 @@ def results() -> Results:
             18_000,
             1.0,
             (0, 1),
+            1.0,
         ),
         {"slabcache": service(4, 0), "objects": service(640, 1)},
         {
@@ -170,7 +162,7 @@ def test_fan_outs_are_measured_beside_the_arithmetic(results: Results) -> None:
 def test_what_spoils_a_run_is_said(results: Results) -> None:
     assert cautions(results) == []
     spoiled = msgspec.structs.replace(
-        results.services["slabcache"], lag=histogram_of([50 * MS]), waited=(0.3, 0.0), failures={"503": 7}
+        results.services["slabcache"], lag=histogram_of([50 * MS]), taken=(0.3, 0.0), failures={"503": 7}
     )
     said = cautions(Results(results.conditions, {**results.services, "slabcache": spoiled}, results.caches))
     assert len(said) == 3

@@ -199,6 +199,7 @@ def test_rows_that_the_database_refuses_are_said(store: str) -> None:
     ("options", "reason"),
     [
         (["--store", "mysql:x?password=SECRET"], "store must be"),
+        (["--store", "cassandra://me:SECRET@127.0.0.1:1/ks"], "CASSANDRA_PASSWORD"),
         (["--store", "sqlite:/nowhere/at/all.db"], "/nowhere/at/all.db"),
         (["--port", "99999"], "must be from 1 to 65535"),
         (["--deadline", "nan"], "must be from 0"),
@@ -210,7 +211,7 @@ def test_rows_that_the_database_refuses_are_said(store: str) -> None:
 )
 def test_wrong_options_are_told_in_a_line(tmp_path: Path, options: list[str], reason: str) -> None:
     command = [sys.executable, "-m", "read_states", "serve", "--store", f"sqlite:{tmp_path}/s.db", *options]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
@@ -317,7 +318,8 @@ def test_sessions_leave_room_for_requests(store: str) -> None:
         asyncio.run(main(instance.url))
 
 
-def test_a_crowd_is_told_to_come_back_until_it_is_smaller(store: str) -> None:
+@pytest.mark.parametrize("in_fleet", [False, True])
+def test_a_crowd_is_told_to_come_back_until_it_is_smaller(tmp_path: Path, store: str, in_fleet: bool) -> None:
     async def main(url: str) -> None:
         address = urlsplit(url)
         async with (
@@ -325,13 +327,20 @@ def test_a_crowd_is_told_to_come_back_until_it_is_smaller(store: str) -> None:
             client.ws_connect("/users/1/session") as session,
         ):
             await post(client, "/users/1/channels/1/ack", message_id=5)
-            idle = [await asyncio.open_connection(address.hostname, address.port) for _ in range(3)]
+            idle = [await asyncio.open_connection(address.hostname, address.port) for _ in range(4)]
+            for reader, writer in idle:  # until the server has accepted it
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await client.ws_connect("/users/2/session")
             for _ in range(2):
                 async with client.get("/users/1/channels/1") as answer:
                     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
                     assert answer.headers["Connection"] == "close"
                     assert await answer.json() == {"error": "too many connections"}
-            for path in ("/healthz", "/metrics"):
+            async with client.post("/mentions", json={"channel": 1, "users": [1]}) as answer:
+                assert answer.status == 503
+            for path in ("/healthz", "/metrics", *(["/fleet/status"] if in_fleet else [])):
                 async with client.get(path) as answer:
                     assert answer.status == 200
             await session.send_json({"read": [1]})
@@ -345,7 +354,10 @@ def test_a_crowd_is_told_to_come_back_until_it_is_smaller(store: str) -> None:
                         assert await answer.json() == state(5)
                         return
 
-    with running(store, "--max-connections", "4") as instance:
+    ring = tmp_path / "ring.json"
+    ring.write_text('{"ring": ["me"]}')
+    options = ["--ring", str(ring), "--instance", "me"] if in_fleet else []
+    with running(store, "--max-connections", "4", *options) as instance:
         asyncio.run(main(instance.url))
 
 

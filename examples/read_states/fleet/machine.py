@@ -39,6 +39,7 @@ __all__ = ["Fleet", "add_arguments", "run"]
 EXAMPLES = Path(read_states.__file__).parent.parent
 CASSANDRA = EXAMPLES.parent / "tools" / "cassandra"
 HOST = "127.0.0.1"
+ASKED_WITHIN = aiohttp.ClientTimeout(total=5)
 CHANGE_WITHIN = 300.0  # seconds that an instance may take for a step
 PASSED_ON = ("capacity", "max_pending", "flush_interval")  # options of the instances
 
@@ -96,10 +97,10 @@ class Fleet:
         for name, process in self.processes.items():
             row = {"instance": name, "process": process.pid}
             try:
-                async with self._http.get(f"http://{name}/fleet/status") as response:
+                async with self._http.get(f"http://{name}/fleet/status", timeout=ASKED_WITHIN) as response:
                     row |= await response.json()
-            except aiohttp.ClientError as error:
-                row["error"] = str(error)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                row["error"] = str(error) or "it does not answer"
             rows.append(row)
         return rows
 
@@ -132,14 +133,15 @@ class Fleet:
             )
         while not await self._is_healthy(name):
             if process.returncode is not None:
+                del self.processes[name]
                 raise FleetError(f"the instance {name} has ended, see {self.folder / name}.log")
             await asyncio.sleep(0.05)
 
     async def _is_healthy(self, name: str) -> bool:
         try:
-            async with self._http.get(f"http://{name}/healthz") as response:
+            async with self._http.get(f"http://{name}/healthz", timeout=ASKED_WITHIN) as response:
                 return response.status == 200
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             return False
 
     async def _stop(self, name: str) -> bool:
@@ -192,7 +194,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.action == "start":
             return asyncio.run(_serve(arguments))
         return asyncio.run(_ask(arguments.folder, arguments.action, arguments.name))
-    except (FleetError, FileNotFoundError, ChildProcessError) as error:
+    except (FleetError, FileNotFoundError, ChildProcessError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -260,6 +262,8 @@ async def _listen(fleet: Fleet, path: Path) -> web.AppRunner:
     ) -> web.StreamResponse:
         try:
             return await handler(request)
+        except web.HTTPException:
+            raise
         except ChangeError as error:
             return web.json_response({"abandoned": f"the old ring holds: {error}"}, status=503)
         except FleetError as error:

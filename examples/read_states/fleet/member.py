@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.routing import Route
 
-from read_states.app import RefusalError, Service, UnavailableError, body_of, endpoint
+from read_states.app import CrowdedError, RefusalError, Service, UnavailableError, body_of, endpoint
 from read_states.bodies import Mention, ReadState, Refused
 from read_states.fleet.ring import Ring
 from read_states.states import SlabStates
@@ -150,6 +150,8 @@ class Member:
 
     async def _spread(self, service: Service, mention: Mention) -> Refused:
         """Have each user counted by its owner, in one call an owner; refused is who was not."""
+        if service.is_crowded:
+            raise CrowdedError("too many connections")
         shares: dict[str, list[int]] = {}
         for user, owner in zip(mention.users, self._ring.owners(mention.users).tolist(), strict=True):
             shares.setdefault(self._ring.instances[owner], []).append(user)

@@ -225,7 +225,7 @@ class Watch:
         self.working: list[array[int]] = []  # by turn
         self.elapsed: list[array[int]] = []
         self.loaded = 0
-        self.pauses: list[list[int]] = []
+        self.pauses: list[int] = []
         self._states = states
         self._store = store
         self._scanning = scanning
@@ -237,7 +237,6 @@ class Watch:
     async def turn(self, requests: Sequence[Request]) -> None:
         self.working.append(array("q"))
         self.elapsed.append(array("q"))
-        self.pauses.append([])
         gc.callbacks.append(self._collected)
         await self._make_calls(requests)
         gc.callbacks.remove(self._collected)
@@ -264,7 +263,7 @@ class Watch:
         if phase == "start":
             self._started = thread_time_ns()
         else:
-            self.pauses[-1].append(thread_time_ns() - self._started)
+            self.pauses.append(thread_time_ns() - self._started)
 
     def _respond(self, number: int, request: Request, answer: Any) -> None:
         """What a service makes for a request, and keeps until a batch of responses is written."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["Instance", "InstanceError", "Metrics", "cores", "running", "waited"]
+__all__ = ["Instance", "InstanceError", "Metrics", "cores", "running", "taken"]
 
 START_PATIENCE = 30.0  # seconds
 END_PATIENCE = 60.0
@@ -102,18 +102,21 @@ def cores() -> tuple[int | None, int | None]:
     return (mine[0], mine[1]) if len(mine) > 1 else (None, None)
 
 
-def waited(pid: int) -> float:
-    """Seconds that the main thread of a process was ready to run, and no thread of the process ran.
+def taken(pid: int) -> float:
+    """Seconds that the core of a process worked for others, or the host had it; 0 if it has several.
 
-    Of all that share a core: its other threads, which write to the database, are no disturbance from outside.
-    Taken as if they never ran but when it was waiting, so it is not more than this; only differences count.
+    Interrupts are not in it: most of them are of the process's own connections.
     """
-    nanoseconds = 0
-    for thread in Path(f"/proc/{pid}/task").glob("*"):
-        with contextlib.suppress(OSError):  # one that has just ended
-            ran, waiting, _ = map(int, (thread / "schedstat").read_text().split())
-            nanoseconds += waiting if thread.name == str(pid) else -ran
-    return nanoseconds / 1e9
+    try:
+        (core,) = os.sched_getaffinity(pid)
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+        user, nice, system, _, _, _, _, steal = next(
+            map(int, line[1:9]) for line in lines if line[0] == f"cpu{core}"
+        )
+        mine = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except (OSError, ValueError, AttributeError):
+        return 0.0
+    return (user + nice + system + steal - sum(map(int, mine))) / os.sysconf("SC_CLK_TCK")
 
 
 def _free_port() -> int:

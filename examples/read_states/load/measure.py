@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import numpy as np
 import uvloop
 from msgspec.structs import replace
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from read_states.load import in_process
 from read_states.load.generator import Recording, connect, quiet_collector, replay, saturate, to_calls
 from read_states.load.histograms import histogram_of
-from read_states.load.instance import Instance, InstanceError, cores, running, waited
+from read_states.load.instance import Instance, InstanceError, cores, running, taken
 from read_states.load.population import CHANNELS, Population
 from read_states.load.results import CacheRun, Conditions, FanOut, Results, Sample, ServiceRun, machine
 from read_states.load.schedule import Kind, Request, make_schedule
@@ -79,7 +80,12 @@ def main() -> int:
         except KeyboardInterrupt:
             print("read_states: interrupted", file=sys.stderr)
             return 130
-    print(write_report(Results.read(raw), page))
+    try:
+        results = Results.read(raw)
+    except (OSError, msgspec.ValidationError) as error:
+        print(f"read_states: {raw} is not there, or of another version: {error}", file=sys.stderr)
+        return 1
+    print(write_report(results, page))
     print(f"Report: {page}   raw results: {raw}")
     return 0
 
@@ -129,6 +135,7 @@ def _measure(size: Size) -> Results:
         len(requests),
         size.flush_interval,
         (service_core, my_core),
+        in_process.FLUSH_INTERVAL,
     )
     print(
         f"{population.users:,} users, {population.records:,} records, {size.capacity:,} of them in memory; "
@@ -209,12 +216,12 @@ async def _under_load(
 
     with _bar(f"{label}: under load", len(requests)) as bar, quiet_collector():
         sampling = asyncio.create_task(sample())
-        before = [waited(pid) for pid in (instance.pid, os.getpid())]
+        before = [taken(pid) for pid in (instance.pid, os.getpid())]
         recording = await replay(session, ready, due, lambda done: bar.update(done - bar.n))
         sampling.cancel()
         bar.update(len(requests) - bar.n)
     theirs, mine = (
-        max(0.0, waited(pid) - then) / size.seconds
+        max(0.0, taken(pid) - then) / size.seconds
         for pid, then in zip((instance.pid, os.getpid()), before, strict=True)
     )
     samples.append(Sample(size.seconds, await instance.metrics()))
@@ -225,7 +232,7 @@ async def _under_load(
 def _to_run(
     requests: Sequence[Request],
     recording: Recording,
-    waiting: tuple[float, float],
+    shares: tuple[float, float],
     empty: Sample,
     samples: list[Sample],
 ) -> ServiceRun:
@@ -244,7 +251,7 @@ def _to_run(
             for second in range(max(seconds) + 1)
         ],
         lag=histogram_of((recording.sent - recording.due).tolist()),
-        waited=waiting,
+        taken=shares,
         failures=Counter(str(status) for status in recording.status.tolist() if status != 200),
         fan_outs=[FanOut(len(calls), max(calls)) for calls in fan_outs.values()],
         empty=empty,

@@ -26,6 +26,7 @@ class Conditions(msgspec.Struct, frozen=True):
     requests: int  # in all
     flush_interval: float
     cores: tuple[int | None, int | None]
+    bare_flush_interval: float  # without HTTP
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ class ServiceRun(msgspec.Struct, frozen=True):
 
     timeline: list[dict[str, str]]  # for each second, by kind of request, a histogram
     lag: str  # histogram of how late the generator sent
-    waited: tuple[float, float]  # share of the time that service and generator waited for others
+    taken: tuple[float, float]  # share of the cores of service and generator that others had
     failures: dict[str, int]  # by status
     fan_outs: list[FanOut]
     empty: Sample  # before the warm-up
@@ -67,7 +68,7 @@ class CacheRun(msgspec.Struct, frozen=True):
     working: list[str]  # for each of its turns, a histogram of the processor's time of a call
     elapsed: list[str]  # the same by the clock
     loaded: int  # calls that had to wait for the database: not in the histograms
-    pauses: list[list[int]]  # for each turn, the processor's time of each collection
+    pauses: list[int]  # the processor's time of each collection
 
 
 class Results(msgspec.Struct, frozen=True):

@@ -10,7 +10,6 @@ from pathlib import Path
 from string import Template
 
 from read_states.load.histograms import add_up, percentile
-from read_states.load.in_process import FLUSH_INTERVAL
 from read_states.load.population import CHANNELS, GUILD, SKEW
 from read_states.load.results import Results, ServiceRun
 from read_states.load.schedule import MIX, Kind
@@ -26,7 +25,6 @@ from read_states.report.figures import (
     fan_out_chances,
     hit_ratio,
     latency,
-    longest_collection,
     longest_pause,
     of_turns,
 )
@@ -37,7 +35,7 @@ __all__ = ["make_page", "write_report"]
 TEMPLATE = Path(__file__).with_name("page.html")
 WIDTH = 110  # of a terminal
 MEANT = 1_000_000  # records, at least, for which the bars are
-WAITED = 0.05  # share of the time; from here on the machine's other work is in the figures
+TAKEN = 0.05  # share of the time; from here on the machine's other work is in the figures
 LAG = 5_000_000  # nanoseconds; the same for the generator's p99
 Figure = Callable[[ServiceRun], str]
 
@@ -137,12 +135,12 @@ def cautions(results: Results) -> list[str]:
             f"{results.conditions.seconds:.0f} seconds say nothing about the bars."
         )
     for name, run in results.services.items():
-        service, generator = run.waited
+        service, generator = run.taken
         lag = percentile(add_up([run.lag]), 99)
-        if max(service, generator) > WAITED:
+        if max(service, generator) > TAKEN:
             said.append(
                 f"The machine was busy with other work while {NAMES[name]} was under load: the service "
-                f"waited for its core {service:.0%} of the time, the generator {generator:.0%}. "
+                f"shared {service:.0%} of its core's time with it, the generator {generator:.0%}. "
                 "That is in its latency."
             )
         if lag > LAG:
@@ -168,9 +166,9 @@ def conditions_of(results: Results) -> Iterable[str]:
     if None not in conditions.cores:
         yield (
             f"Service on core {conditions.cores[0]}, generator on core {conditions.cores[1]}, over loopback. "
-            f"Of the time under load, the services waited {both(f'{run.waited[0]:.1%}' for run in services)} "
-            f"for other processes to leave their core, the generator "
-            f"{both(f'{run.waited[1]:.1%}' for run in services)}."
+            "Under load other work had "
+            f"{both(f'{run.taken[0]:.1%}' for run in services)} of the services' core and "
+            f"{both(f'{run.taken[1]:.1%}' for run in services)} of the generator's."
         )
     yield (
         f"{conditions.users:,} users with {CHANNELS} channels each, shared by guilds of {GUILD}: "
@@ -204,7 +202,7 @@ def conditions_of(results: Results) -> Iterable[str]:
         "three processes take turns. Times are the processor's, so other work on the machine is not in them, "
         "but for what it does to caches and memory: for the bar the median of all turns counts. "
         "After each 100 calls a full cache loads 1,000 records never asked for before, and evicts as many. "
-        f"What is changed is written {FLUSH_INTERVAL:.0f} second later. "
+        f"What is changed is written {conditions.bare_flush_interval:.0f} second later. "
         "The twin is smaller, as it takes more memory and time to fill."
     )
 
@@ -283,8 +281,8 @@ def _cache_rows(results: Results) -> Iterable[Sequence[str]]:
             *(duration(percentile(times, percent)) for percent in (50, 99, 99.9, 100)),
             duration(of_turns(run, 99.9)),
             duration(percentile(add_up(run.elapsed), 99.9)),
-            f"{sum(map(len, run.pauses)):,}",
-            duration(longest_collection(run)),
+            f"{len(run.pauses):,}",
+            duration(max(run.pauses, default=0)),
             *(f"{size / run.entries:.1f}" if run.label.endswith("full") else "-" for size in sizes),
             f"{run.tracked:,}",
         )
