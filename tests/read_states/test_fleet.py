@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,9 +21,10 @@ import pytest
 from aiohttp import web
 
 from read_states.app import UnavailableError
+from read_states.fleet import machine
 from read_states.fleet.change import ChangeError
 from read_states.fleet.gateway import Gateway
-from read_states.fleet.machine import Fleet, free_port
+from read_states.fleet.machine import Fleet, FleetError, free_port
 from read_states.fleet.member import Change, Member, Rings
 from read_states.fleet.ring import Ring, crc32_of_digits
 from read_states.rows import KEY, VALUE
@@ -302,8 +304,32 @@ def test_an_instance_that_hangs_holds_up_no_mentions_of_others(tmp_path: Path, s
                     assert not any(task.done() for task in waiting)
                     for task in waiting:
                         assert await task == {"refused": users[hanging][:1]}
+                    rows = {row["instance"]: row for row in await fleet.status()}
+                    assert [name for name, row in rows.items() if "error" in row] == [hanging]
                 finally:
                     fleet.processes[hanging].send_signal(signal.SIGCONT)
+
+    asyncio.run(main())
+
+
+def test_an_instance_that_does_not_start_is_forgotten(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        fleet = Fleet(tmp_path / "fleet", store, free_port())
+        try:
+            await fleet.start(1)
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                monkeypatch.setattr(machine, "free_port", lambda: taken.getsockname()[1])
+                monkeypatch.setattr(fleet, "_is_healthy", unhealthy)
+                with pytest.raises(FleetError, match="has ended"):
+                    await fleet.add()
+        finally:
+            saved = await fleet.stop()
+        assert saved
+
+    async def unhealthy(name: str) -> bool:
+        return False
 
     asyncio.run(main())
 
