@@ -105,7 +105,8 @@ def cores() -> tuple[int | None, int | None]:
 def taken(pid: int) -> float:
     """Seconds that the core of a process worked for others, or the host had it; 0 if it has several.
 
-    Interrupts are not in it: most of them are of the process's own connections.
+    At least: interrupts are not in it, most of which are of the process's own connections, and the system may
+    count some of them as the process's time.
     """
     try:
         (core,) = os.sched_getaffinity(pid)

@@ -165,6 +165,7 @@ async def _services(
         for cache in CACHES:
             if cache != "slabcache":
                 shutil.copy(folder / "slabcache.db", folder / f"{cache}.db")
+        os.sync()  # or the system writes the databases to the disk while the first one is under load
         for cache in CACHES:
             instances[cache] = await stack.enter_async_context(
                 running(

@@ -166,7 +166,7 @@ def conditions_of(results: Results) -> Iterable[str]:
     if None not in conditions.cores:
         yield (
             f"Service on core {conditions.cores[0]}, generator on core {conditions.cores[1]}, over loopback. "
-            "Under load other work had "
+            "Under load other work had at least "
             f"{both(f'{run.taken[0]:.1%}' for run in services)} of the services' core and "
             f"{both(f'{run.taken[1]:.1%}' for run in services)} of the generator's."
         )
