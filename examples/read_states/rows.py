@@ -51,6 +51,7 @@ def open_store(url: str) -> tuple[Store, tuple[type[Exception], ...]]:
 
         hosts, _, port = parts.netloc.partition(":")
         options = dict(parse_qsl(parts.query))
+        username = options.get("username")
         store = CassandraStore(
             hosts.split(","),
             port=int(port or 9042),
@@ -61,10 +62,8 @@ def open_store(url: str) -> tuple[Store, tuple[type[Exception], ...]]:
             create=True,
             replication=int(options.get("replication", 1)),
             consistency=options.get("consistency", "LOCAL_QUORUM"),
-            username=options.get("username"),
-            password=options.get("password")
-            or ("username" in options and os.environ.get("CASSANDRA_PASSWORD"))
-            or None,
+            username=username,
+            password=options.get("password", os.environ.get("CASSANDRA_PASSWORD") if username else None),
             datacenter=options.get("datacenter"),
         )
         down = (DriverException, NoHostAvailable, OperationTimedOut, RequestExecutionException, OSError)

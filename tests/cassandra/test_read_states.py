@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import aiohttp
+import pytest
 
 from cassandra_node import Node
+from read_states.rows import open_store
 from read_states_service import check_round_trip, get, post, running, state
+from slabcache import stores
 
 
 def test_every_operation_and_a_restart(url: str) -> None:
@@ -36,3 +40,17 @@ def test_a_server_that_hangs_is_missed_only_where_it_is_needed(node: Node, url: 
 
     with running(url) as instance:
         asyncio.run(main(instance.url))
+
+
+def test_a_password_comes_from_the_environment_where_there_is_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str | None, str | None]] = []
+
+    def store(*_: Any, username: str | None, password: str | None, **__: Any) -> object:
+        given.append((username, password))
+        return object()
+
+    monkeypatch.setattr(stores, "CassandraStore", store)
+    monkeypatch.setenv("CASSANDRA_PASSWORD", "secret")
+    for options in ("", "?username=me", "?username=me&password=another"):
+        open_store(f"cassandra://127.0.0.1:1/read_states{options}")
+    assert given == [(None, None), ("me", "secret"), ("me", "another")]

@@ -278,6 +278,9 @@ def test_an_instance_serves_its_own_users_alone(tmp_path: Path, store: str) -> N
                     assert "not prepared" in (await response.json())["error"]
                 async with http.post("/fleet/prepare", json={"old": [left], "new": [left]}) as response:
                     assert "the ring here is" in (await response.json())["error"]
+                names = [f"instance-{number:04}.read-states.example:8000" for number in range(1000)]
+                async with http.post("/fleet/prepare", json={"old": names, "new": names[1:]}) as response:
+                    assert "the ring here is" in (await response.json())["error"]
 
     asyncio.run(main())
 

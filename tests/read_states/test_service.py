@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import sqlite3
 import subprocess
@@ -294,6 +295,18 @@ def test_what_could_not_be_saved_is_said(store: str, cache: str) -> None:
         with locked(store):
             assert instance.terminate() == 1
         assert "3 rows are not in the store" in "".join(instance.log)
+
+
+def test_as_many_connections_as_the_system_allows(store: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1024), hard))
+    try:
+        with running(store) as instance:
+            limits = Path(f"/proc/{instance.process.pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert line.split()[3] == line.split()[4]
 
 
 def test_sessions_leave_room_for_requests(store: str) -> None:

@@ -41,7 +41,7 @@ CASSANDRA = EXAMPLES.parent / "tools" / "cassandra"
 HOST = "127.0.0.1"
 ASKED_WITHIN = aiohttp.ClientTimeout(total=5)
 CHANGE_WITHIN = 300.0  # seconds that an instance may take for a step
-PASSED_ON = ("capacity", "max_pending", "flush_interval")  # options of the instances
+PASSED_ON = ("capacity", "max_pending", "max_connections", "flush_interval")  # options of the instances
 
 
 class FleetError(Exception):
@@ -184,6 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--capacity", default="1000000", help="records in memory, of each instance")
     parser.add_argument("--max-pending", default="20000", help="records that wait for the database besides")
+    parser.add_argument("--max-connections", default="4000", help="of each instance")
     parser.add_argument("--flush-interval", default="30", help="seconds from a change to its commit")
 
 
