@@ -41,8 +41,8 @@ SCAN = 1000  # records that nobody asked for before: as many are evicted, those 
 BATCH = 2800  # responses on their way out at a time, as in the demo: a dozen young collections
 CYCLE_EVERY = 64  # requests: one that leaves a reference cycle behind
 # Calls without a pause between them change far more in a second than those of a service: after ten seconds a
-# tenth of the records were unsaved at a time, more on a faster machine. Like this some 4 % are; of those of an
-# instance of the story 0.5 %.
+# tenth of the records were unsaved at a time, more on a faster machine. Like this some 4 % are; of those of
+# an instance of the story 0.5 %.
 FLUSH_INTERVAL = 1.0
 MAX_PENDING = 20_000  # as the service has it
 WARM_ENTRIES = 80_000  # more than two batches of calls write to
