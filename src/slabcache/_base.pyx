@@ -328,6 +328,14 @@ cdef class SlabIterator:
         return keys.decode(key_bytes), values.decode(data)
 
 
+cdef int fork_count = 0
+
+
+def forks():
+    """Forks between the first process and this one."""
+    return fork_count
+
+
 def _before_fork():
     gate_close()
 
@@ -336,7 +344,14 @@ def _after_fork_in_parent():
     gate_open()
 
 
+def _after_fork_in_child():
+    global fork_count
+    fork_count += 1
+
+
 if hasattr(os, "register_at_fork"):
     if gate_install() != 0:
         raise MemoryError("cannot install a handler for fork()")
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

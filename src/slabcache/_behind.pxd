@@ -19,6 +19,7 @@ from slabcache._marks cimport (
     STATE_DELETED,
     STATE_DIRTY,
     STATE_EVICTED,
+    STATE_FAILING,
     STATE_FLUSHING,
     STATE_MASK,
     STATE_REDIRTIED,
@@ -435,24 +436,32 @@ cdef inline bint behind_invalidate(behind_t *behind, slot_t slot, uint64_t hash)
 
 # ---- writing behind --------------------------------------------------------------------------------
 
-cdef inline size_t behind_drain(
-    behind_t *behind,
-    uint64_t until,
-    size_t limit,
-    slot_t *slots,
-    uint64_t *since,
-    uint8_t *deleted,
-    rows_t *rows,
-) noexcept nogil:
+cdef struct batch_t:            # rows on their way to the store, in arrays of the caller
+    slot_t *slots
+    uint64_t *since             # of each row: when it became dirty
+    uint8_t *deleted            # of each row: whether it is to be deleted
+    rows_t rows
+
+
+cdef inline void behind_load(behind_t *behind, slot_t slot, batch_t *batch) noexcept nogil:
+    """Take a slot on the dirty ring into a batch."""
+    cdef mark_t *mark = behind_mark_of(behind, slot)
+    cdef uint8_t flags = mark_state(mark) & ~<uint8_t>STATE_MASK
+    cdef size_t row = batch.rows.count
+    mark_set_state(mark, flags | STATE_FLUSHING)
+    batch.slots[row] = slot
+    batch.since[row] = mark.since
+    batch.deleted[row] = flags & STATE_DELETED != 0
+    slab_export(&behind.slab, slot, &batch.rows)
+
+
+cdef inline void behind_drain(behind_t *behind, uint64_t until, size_t limit, batch_t *batch) noexcept nogil:
     """Take what is to be written next, at most `limit` rows, for one batch: what became dirty no later than
-    `until`, oldest first, so that nothing that is written later holds it up; then pending entries. How many.
-    No other batch is under way."""
-    cdef size_t count = 0
+    `until`, oldest first, so that nothing that is written later holds it up; then pending entries. No other
+    batch is under way."""
     cdef mark_number_t oldest = ring_oldest(&behind.dirty)
     cdef slot_t slot
-    cdef mark_t *mark
-    cdef uint8_t flags
-    while count < limit:
+    while batch.rows.count < limit:
         if oldest and behind.marks.marks[oldest].since <= until:
             slot = behind.marks.marks[oldest].slot
             oldest = ring_next(&behind.dirty, oldest)
@@ -460,17 +469,58 @@ cdef inline size_t behind_drain(
             slot = ring_oldest(&behind.pending)
         if slot == NIL:
             break
-        mark = behind_mark_of(behind, slot)
-        flags = mark_state(mark) & ~<uint8_t>STATE_MASK
-        if flags & STATE_EVICTED and behind_waits(behind, slot):
+        if behind_state(behind, slot) & STATE_EVICTED and behind_waits(behind, slot):
             ring_unlink(&behind.pending, slot)
-        mark_set_state(mark, flags | STATE_FLUSHING)
-        slots[count] = slot
-        since[count] = mark.since
-        deleted[count] = flags & STATE_DELETED != 0
-        slab_export(&behind.slab, slot, rows)
-        count += 1
-    return count
+        behind_load(behind, slot, batch)
+
+
+cdef inline void behind_put_aside(
+    behind_t *behind, const slot_t *slots, const uint64_t *since, size_t count
+) noexcept nogil:
+    """Rows of a batch that the store did not take, each by itself: no batch takes them until they are asked
+    for. They are as old as they were, also where they were written since."""
+    cdef size_t row
+    cdef slot_t slot
+    cdef mark_number_t number
+    cdef mark_t *mark
+    cdef uint8_t state
+    for row in range(count):
+        slot = slots[row]
+        state = behind_state(behind, slot)
+        if state & STATE_MASK != STATE_REDIRTIED and state & STATE_MASK != STATE_FLUSHING:
+            continue
+        if state & STATE_EVICTED and behind_waits(behind, slot):
+            ring_unlink(&behind.pending, slot)
+        number = link_mark(behind_at(behind, slot))
+        ring_unlink(&behind.dirty, number)
+        mark = behind.marks.marks + number
+        mark.since = since[row]
+        mark_set_state(mark, (state & ~<uint8_t>STATE_MASK) | STATE_DIRTY | STATE_FAILING)
+        behind.unsaved.failing += 1
+
+
+cdef inline void behind_take_again(
+    behind_t *behind, const slot_t *slots, size_t count, batch_t *batch
+) noexcept nogil:
+    """Take failing rows into a batch. The dirty ring stays in order: they count as old as its oldest if they
+    are not older. No other batch is under way."""
+    cdef size_t row
+    cdef slot_t slot
+    cdef mark_number_t number, oldest
+    cdef mark_t *mark
+    for row in range(count):
+        slot = slots[row]
+        if not behind_state(behind, slot) & STATE_FAILING:
+            continue
+        number = link_mark(behind_at(behind, slot))
+        mark = behind.marks.marks + number
+        oldest = ring_oldest(&behind.dirty)
+        if oldest:
+            mark.since = min(mark.since, behind.marks.marks[oldest].since)
+        ring_prepend(&behind.dirty, number)
+        mark_set_state(mark, mark_state(mark) & ~<uint8_t>STATE_FAILING)
+        behind.unsaved.failing -= 1
+        behind_load(behind, slot, batch)
 
 
 cdef inline void behind_settle(

@@ -11,7 +11,9 @@ from slabcache._marks cimport (
     MARKED,
     STATE_CLEAN,
     STATE_DELETED,
+    STATE_DIRTY,
     STATE_EVICTED,
+    STATE_FAILING,
     STATE_MASK,
     link_is_free,
     link_is_unsaved,
@@ -197,7 +199,7 @@ cdef inline check_t check_marks(const behind_t *behind, slot_t *culprit) noexcep
 
 cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_t *culprit) noexcept nogil:
     """I6, and I1 for the slots that are not on the LRU list."""
-    cdef uint64_t unsaved = 0, waiting = 0, pending = 0, deleted = 0, free = 0
+    cdef uint64_t unsaved = 0, waiting = 0, pending = 0, deleted = 0, failing = 0, free = 0
     cdef uint64_t number
     cdef slot_t slot
     cdef uint8_t state
@@ -214,6 +216,9 @@ cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_
         pending += state & STATE_EVICTED != 0
         waiting += state & STATE_EVICTED != 0 and behind_waits(behind, slot)
         deleted += state & STATE_DELETED != 0
+        failing += state & STATE_FAILING != 0
+        if state & STATE_FAILING and state & STATE_MASK != STATE_DIRTY:
+            return CHECK_UNSAVED
         if state & (STATE_EVICTED | STATE_DELETED):
             if state & STATE_EVICTED and state & STATE_DELETED:
                 return CHECK_UNSAVED
@@ -224,6 +229,8 @@ cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_
     if unsaved != behind.unsaved.count or pending != behind.unsaved.pending:
         return CHECK_UNSAVED
     if deleted != behind.unsaved.deleted or pending > behind.unsaved.max_pending:
+        return CHECK_UNSAVED
+    if failing != behind.unsaved.failing:
         return CHECK_UNSAVED
     if free + pending + deleted + behind.slab.header.size != behind.slab.header.fresh:
         return CHECK_FREE
@@ -242,14 +249,14 @@ cdef inline check_t check_behind(const behind_t *behind, uint64_t *passed, slot_
     if status == CHECK_OK:
         status = check_states(behind, passed, culprit)
     if status == CHECK_OK:
-        status = check_ring(behind, &behind.dirty, behind.unsaved.count)
+        status = check_ring(behind, &behind.dirty, behind.unsaved.count - behind.unsaved.failing)
     if status != CHECK_OK:
         return status
     number = ring_oldest(&behind.dirty)
     while number:
         mark = behind.marks.marks + number
         culprit[0] = mark.slot
-        if mark.slot == NIL or mark.since < since:
+        if mark.slot == NIL or mark.since < since or mark.stamp & STATE_FAILING:
             return CHECK_UNSAVED
         since = mark.since
         number = ring_next(&behind.dirty, number)

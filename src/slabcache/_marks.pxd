@@ -42,6 +42,7 @@ cdef enum:
     STATE_MASK = 3
     STATE_EVICTED = 4           # pending: off the LRU list until the store has confirmed it
     STATE_DELETED = 8           # a tombstone: off the LRU list too
+    STATE_FAILING = 16          # dirty, and its row fails by itself: off both rings until it is taken again
 
     STAMP_STATE_BITS = 8        # 2**56 writes are enough
 

@@ -23,6 +23,7 @@ from slabcache._behind cimport (
     OUTCOME_FOUND,
     STORED_FOUND,
     behind_delete,
+    batch_t,
     behind_drain,
     behind_put,
     behind_settle,
@@ -388,11 +389,10 @@ cdef class Unsaved:
         cdef uint64_t since[64]
         cdef uint8_t deleted[64]
         keys, values = bytearray(64 * 8), bytearray(64 * 8)
-        cdef rows_t rows = rows_t(keys, values, 0)
+        cdef batch_t batch = batch_t(self.batch, since, deleted, rows_t(keys, values, 0))
         assert limit <= 64
-        self.batch_size = behind_drain(
-            &self.behind, <uint64_t>-1, limit, self.batch, since, deleted, &rows
-        )
+        behind_drain(&self.behind, <uint64_t>-1, limit, &batch)
+        self.batch_size = batch.rows.count
         return self.batch_size
 
     def settle(self, bint saved=True):

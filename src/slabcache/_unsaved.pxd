@@ -16,7 +16,9 @@ links are free, as they are off the LRU list.
 
 So an acknowledgement cleans only what was not written since. A flag besides says where a slot is: in the LRU
 list, evicted from it (pending), or deleted (a tombstone, until the store has deleted its row too). All of
-them are in the table.
+them are in the table. Another flag, failing, is that of a dirty slot whose row alone the store did not take:
+it is on neither ring, so that no batch takes it, until the flusher, which keeps a list of these slots, asks
+for it again.
 
 A value that is loaded must not replace a newer one. Each write has a number. When the store has confirmed a
 row, the number of its last write is left at a place picked by its hash: from then on the row may leave
@@ -25,9 +27,9 @@ kept. Keys share places, so now and then a load is not kept for a write of anoth
 the rows that are written, and confirmed by the store, both within the time that a load takes; there are
 places enough for ten thousands.
 
-Invariant I6: slots that are not clean are on the dirty ring once, oldest first; pending ones that are in no
-batch on the pending ring too; pending <= max_pending. Each mark is free or that of one unsaved slot. Each
-function needs the lock of the cache.
+Invariant I6: slots that are neither clean nor failing are on the dirty ring once, oldest first; pending ones
+that are in no batch on the pending ring too; pending <= max_pending. Each mark is free or that of one unsaved
+slot. Each function needs the lock of the cache.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
@@ -39,6 +41,7 @@ from slabcache._marks cimport (
     STATE_DELETED,
     STATE_DIRTY,
     STATE_EVICTED,
+    STATE_FAILING,
     STATE_MASK,
     STATE_REDIRTIED,
     link_is_unsaved,
@@ -77,6 +80,7 @@ cdef struct unsaved_t:
     uint64_t count              # slots in any state but STATE_CLEAN, free ones apart
     uint64_t pending            # of them, those evicted
     uint64_t deleted            # of them, tombstones
+    uint64_t failing            # of them, those whose rows fail by themselves
     uint64_t max_pending
     uint64_t sleep              # what the flusher waits for
     uint64_t bell               # the flusher is to be woken
@@ -216,8 +220,8 @@ cdef inline uint8_t behind_clean(behind_t *behind, slot_t slot, uint64_t hash) n
 
 
 cdef inline bint behind_waits(const behind_t *behind, slot_t slot) noexcept nogil:
-    """Whether an unsaved slot waits to be written; those of a batch do not, unless written again."""
-    return mark_state(behind_mark_of(behind, slot)) & STATE_DIRTY
+    """Whether an unsaved slot waits for the next batch; those of a batch do not, unless written again."""
+    return mark_state(behind_mark_of(behind, slot)) & (STATE_DIRTY | STATE_FAILING) == STATE_DIRTY
 
 
 cdef inline void behind_outdate(behind_t *behind, uint64_t hash) noexcept nogil:

@@ -2,10 +2,10 @@
 
 cimport numpy as cnp
 from cpython.pystate cimport PyThreadState
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint64_t, uintptr_t
 
 from slabcache._base cimport SlabBase
-from slabcache._behind cimport edit_t
+from slabcache._behind cimport batch_t, edit_t
 from slabcache._lookahead cimport column_t
 from slabcache._through cimport request_t, room_t
 from slabcache._unsaved cimport behind_t
@@ -38,6 +38,12 @@ cdef class Request:
     cdef request_t view(self) except *
 
 
+cdef class Batch:
+    cdef cnp.ndarray slots, since, deleted, keys, values
+    cdef batch_t taken          # where in them the next row goes
+    cdef uintptr_t cache        # whose rows they are
+
+
 cdef class WriteBehindCore(SlabBase):
     cdef behind_t behind        # views into the same arena as `slab`
     cdef bytes default          # packed, or None
@@ -52,3 +58,5 @@ cdef class WriteBehindCore(SlabBase):
     cdef int lock_for_write(self) except -1
     cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL
     cdef int ring_bell(self) except -1
+    cdef int check_batch(self, Batch batch) except -1
+    cdef cnp.ndarray checked_slots(self, cnp.ndarray slots)

@@ -5,10 +5,11 @@ with nothing changed: a row is not in memory (MISSING), or all slots are unsaved
 in an event loop, and asks again.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pystate cimport PyThreadState
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 
 from slabcache._arena cimport KEY_SIZE_MAX, NIL, shape_t, slot_t
 from slabcache._base cimport (
@@ -37,9 +38,11 @@ from slabcache._behind cimport (
     behind_drain,
     behind_edit,
     behind_put,
+    behind_put_aside,
     behind_read,
     behind_restore,
     behind_settle,
+    behind_take_again,
     edit_t,
     outcome_t,
     row_t,
@@ -185,6 +188,50 @@ cdef class Request:
         return cnp.PyArray_DIM(self.found, 0)
 
 
+@cython.final
+cdef class Batch:
+    """Rows on their way to the store.
+
+    It is made, with room for `limit` rows or all that are unsaved, before any row is taken: what is taken is
+    then known to the one who has the batch, and can be given back, whatever fails.
+    """
+
+    def __cinit__(self, WriteBehindCore cache not None, Py_ssize_t limit):
+        cdef cnp.npy_intp room = min(max(limit, 0), <Py_ssize_t>cache._unsaved()[0])
+        self.cache = <uintptr_t><void *>cache
+        self.slots = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT32, 0)
+        self.since = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT64, 0)
+        self.deleted = cnp.PyArray_EMPTY(1, &room, cnp.NPY_BOOL, 0)
+        self.keys = empty_rows(cache._key_schema.packed, room)
+        self.values = empty_rows(cache._value_schema.packed, room)
+        self.taken.slots = <slot_t *>cnp.PyArray_DATA(self.slots)
+        self.taken.since = <uint64_t *>cnp.PyArray_DATA(self.since)
+        self.taken.deleted = <uint8_t *>cnp.PyArray_DATA(self.deleted)
+        self.taken.rows = rows_t(cnp.PyArray_BYTES(self.keys), cnp.PyArray_BYTES(self.values), 0)
+
+    def __len__(self):
+        return self.taken.rows.count
+
+    def oldest(self):
+        """When the oldest of the rows became dirty, in monotonic nanoseconds; none became so before 0."""
+        cdef uint64_t oldest = <uint64_t>-1
+        cdef size_t row
+        for row in range(self.taken.rows.count):
+            oldest = min(oldest, self.taken.since[row])
+        return oldest
+
+    def columns(self):
+        """`(slots, since, deleted, keys, values)` of the rows, packed: views."""
+        cdef Py_ssize_t count = self.taken.rows.count
+        return (
+            self.slots[:count],
+            self.since[:count],
+            self.deleted[:count],
+            self.keys[:count],
+            self.values[:count],
+        )
+
+
 cdef class WriteBehindCore(SlabBase):
     """What `WriteBehindCache` does in memory."""
 
@@ -246,13 +293,14 @@ cdef class WriteBehindCore(SlabBase):
         return state
 
     cdef int ring_bell(self) except -1:
-        """Wake the flusher if a call asked for it; it keeps the cache until all is written. No step of this
-        runs Python code, so no signal handler gets in between."""
+        """Wake the flusher if a call asked for it. No step of this runs Python code, so no signal handler
+        gets in between."""
         if self.slab.header is not NULL and self.behind.unsaved.bell and self.forks == forks:
             self.behind.unsaved.bell = False    # before: a batch may ring meanwhile, without the GIL
-            flusher = self._flusher
-            flusher._held = self
-            flusher._bells.put(None)
+            try:
+                self._flusher._bells.put(None)
+            except MemoryError:
+                self.behind.unsaved.bell = True     # the write has been made: the next call rings
         return 0
 
     # ---- one key ---------------------------------------------------------------------------------------
@@ -699,73 +747,99 @@ cdef class WriteBehindCore(SlabBase):
 
     # ---- writing behind --------------------------------------------------------------------------------
 
-    def _drain(self, uint64_t until, Py_ssize_t limit):
-        """`(slots, since, deleted, keys, values)` of what is to be written next, packed."""
-        cdef cnp.npy_intp room = min(limit, <Py_ssize_t>self._unsaved()[0])
-        cdef cnp.ndarray slots = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT32, 0)
-        cdef cnp.ndarray since = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT64, 0)
-        cdef cnp.ndarray deleted = cnp.PyArray_EMPTY(1, &room, cnp.NPY_BOOL, 0)
-        cdef cnp.ndarray keys = empty_rows(self._key_schema.packed, room)
-        cdef cnp.ndarray values = empty_rows(self._value_schema.packed, room)
-        cdef rows_t rows = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
-        cdef slot_t *slot_data = <slot_t *>cnp.PyArray_DATA(slots)
-        cdef uint64_t *since_data = <uint64_t *>cnp.PyArray_DATA(since)
-        cdef uint8_t *deleted_data = <uint8_t *>cnp.PyArray_DATA(deleted)
-        cdef size_t count
-        cdef PyThreadState *state = self.enter(room)
-        count = behind_drain(&self.behind, until, room, slot_data, since_data, deleted_data, &rows)
+    def _drain(self, Batch batch not None, uint64_t until):
+        """Take what is to be written next into an empty batch. Nothing of this needs memory."""
+        cdef Py_ssize_t room = cnp.PyArray_DIM(batch.slots, 0)
+        cdef PyThreadState *state
+        self.check_batch(batch)
+        state = self.enter(room)
+        behind_drain(&self.behind, until, room, &batch.taken)
         self.leave(state)
-        return slots[:count], since[:count], deleted[:count], keys[:count], values[:count]
 
-    def _settle(self, cnp.ndarray slots not None, bint saved):
-        """The store has confirmed rows that `_drain` took or, where not `saved`, refused them for good."""
-        cdef cnp.ndarray numbers = np.ascontiguousarray(slots, np.uint32)
+    def _take_again(self, Batch batch not None, cnp.ndarray slots not None):
+        """Take failing rows into an empty batch: those of `slots` that are failing still."""
+        cdef cnp.ndarray numbers = self.checked_slots(slots)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
         cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
         cdef PyThreadState *state
-        if count and numbers.max() > self.slab.header.fresh:
-            raise ValueError("slots: not from _drain")
+        self.check_batch(batch)
+        if batch.taken.rows.count or count > cnp.PyArray_DIM(batch.slots, 0):
+            raise ValueError(f"slots: {count} are more than the batch has room for")
         state = self.enter(count)
+        behind_take_again(&self.behind, data, count, &batch.taken)
+        self.leave(state)
+
+    def _settle(self, cnp.ndarray slots not None, bint saved):
+        """The store has confirmed rows of a batch or, where not `saved`, refused them for good."""
+        cdef cnp.ndarray numbers = self.checked_slots(slots)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
+        cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
+        cdef PyThreadState *state = self.enter(count)
         behind_settle(&self.behind, data, count, saved)
         self.leave(state)
 
-    def _restore(self, cnp.ndarray slots not None, cnp.ndarray since not None):
-        """The store has not taken rows that `_drain` took: they are dirty again."""
-        cdef cnp.ndarray numbers = np.ascontiguousarray(slots, np.uint32)
+    def _put_aside(self, cnp.ndarray slots not None, cnp.ndarray since not None):
+        """The store did not take these rows of a batch, each by itself: they are failing."""
+        cdef cnp.ndarray numbers = self.checked_slots(slots)
         cdef cnp.ndarray times = np.ascontiguousarray(since, np.uint64)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
         cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
         cdef uint64_t *times_data = <uint64_t *>cnp.PyArray_DATA(times)
         cdef PyThreadState *state
-        if cnp.PyArray_DIM(times, 0) != count or (count and numbers.max() > self.slab.header.fresh):
-            raise ValueError("slots: not from _drain")
+        if cnp.PyArray_DIM(times, 0) != count:
+            raise ValueError("since: not as many as slots")
         state = self.enter(count)
-        behind_restore(&self.behind, data, times_data, count)
+        behind_put_aside(&self.behind, data, times_data, count)
         self.leave(state)
 
+    def _restore(self, Batch batch not None):
+        """Rows of a batch that are not settled are dirty again. Nothing of this needs memory."""
+        cdef PyThreadState *state
+        self.check_batch(batch)
+        state = self.enter(batch.taken.rows.count)
+        behind_restore(&self.behind, batch.taken.slots, batch.taken.since, batch.taken.rows.count)
+        self.leave(state)
+
+    cdef int check_batch(self, Batch batch) except -1:
+        if batch.cache != <uintptr_t><void *>self:
+            raise ValueError("batch: not of this cache")
+        return self.ready()
+
+    cdef cnp.ndarray checked_slots(self, cnp.ndarray slots):
+        cdef cnp.ndarray numbers = np.ascontiguousarray(slots, np.uint32)
+        if cnp.PyArray_NDIM(numbers) != 1:
+            raise ValueError("slots must be a one-dimensional array")
+        if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.fresh:
+            raise ValueError("slots: not from a batch")
+        return numbers
+
     def _sleep(self, uint64_t sleep):
-        """The flusher is about to wait for what `sleep` says. What `_unsaved` returns."""
+        """The flusher is about to wait for what `sleep` says. `(unsaved, pends, since)`: how many rows are
+        unsaved, whether evicted ones wait for a batch, and when the oldest became dirty."""
+        cdef bint pends
         lock_acquire(&self.lock)
         self.behind.unsaved.sleep = sleep
         self.behind.unsaved.bell = False
+        pends = ring_oldest(&self.behind.pending) != NIL
         lock_release(&self.lock)
-        return self._unsaved()
+        unsaved, _, _, since = self._unsaved()
+        return unsaved, pends, since
 
     def _unsaved(self):
-        """`(unsaved, pending, deleted, since)`: counts, and when the oldest became dirty, in monotonic
-        nanoseconds."""
-        cdef uint64_t count, pending, deleted, since = 0
+        """`(unsaved, pending, failing, since)`: counts, and when the oldest that is not failing became dirty,
+        in monotonic nanoseconds."""
+        cdef uint64_t count, pending, failing, since = 0
         cdef mark_number_t oldest
         self.ready()
         lock_acquire(&self.lock)
         count = self.behind.unsaved.count
         pending = self.behind.unsaved.pending
-        deleted = self.behind.unsaved.deleted
+        failing = self.behind.unsaved.failing
         oldest = ring_oldest(&self.behind.dirty)
         if oldest:
             since = self.behind.marks.marks[oldest].since
         lock_release(&self.lock)
-        return count, pending, deleted, since
+        return count, pending, failing, since
 
     @property
     def _slots(self):

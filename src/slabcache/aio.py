@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
-from slabcache.flusher import Room, Saved, deadline_after, seconds_until
+from slabcache.flusher import Room, Saved
+from slabcache.waiting import deadline_after, seconds_until
 
 if TYPE_CHECKING:
     from slabcache.flusher import Flusher
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         def _incrementing(self, keys: Any, field: str | None, by: Any) -> Steps[tuple[Array, Array]]: ...
         def _incrementing_one(self, key: Any, field: str | None, by: Any) -> Steps[Any]: ...
         def _flushing(self, deadline: float | None) -> Steps[None]: ...
+        def _renew(self) -> None: ...
         def _too_late(self, need: Room | Saved) -> Exception: ...
         def close(self, timeout: float | None = None) -> None: ...
         @property
@@ -102,6 +104,7 @@ class AsyncCalls(_Calls):
 
 async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
     """Run a call, waiting in the event loop."""
+    cache._renew()
     try:
         while True:
             try:
@@ -112,33 +115,35 @@ async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
                 if not await _met(cache, need):
                     raise cache._too_late(need)
             elif need is not None:
+                deadline = cache._loader.deadline()
                 for flight in need:
-                    await _arrival(cache, flight)
+                    await _arrival(cache._loader, flight, deadline)
     finally:
         steps.close()
 
 
-async def _arrival(cache: AsyncCalls, flight: Flight) -> None:
+async def _arrival(loader: Loader, flight: Flight, deadline: float | None) -> None:
     arrived, callback = _signal()
     try:
-        cache._loader.call_when_done(flight, callback)
-        await arrived
+        loader.call_when_done(flight, callback)
+        await asyncio.wait_for(arrived, seconds_until(deadline))
+    except TimeoutError:
+        raise loader.too_late(flight) from None
     finally:
-        cache._loader.forget(flight, callback)
-    if flight.error is not None:
-        raise flight.error
+        loader.forget(flight, callback)
+    loader.check(flight)
 
 
 async def _met(cache: AsyncCalls, need: Room | Saved) -> bool:
     met, callback = _signal()
-    leave = cache._flusher.call_when_met(need, callback)
+    waiter = cache._flusher.enlist(need, callback)
     try:
         await asyncio.wait_for(met, seconds_until(need.deadline))
     except TimeoutError:
-        return cache._flusher.is_met(need)  # the loop may not have got to the callback yet
+        pass  # the loop may not have got to the callback yet
     finally:
-        leave()
-    return True
+        cache._flusher.dismiss(waiter)
+    return waiter.is_met
 
 
 def _signal() -> tuple[asyncio.Future[None], Callable[[], None]]:

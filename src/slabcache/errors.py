@@ -1,15 +1,18 @@
 """The exceptions that are slabcache's own; all others are Python's."""
 
-__all__ = ["BackpressureError", "ClosedError", "RowsRejected", "SumOverflowError", "is_refusal"]
+from __future__ import annotations
+
+import copy
+
+__all__ = ["BackpressureError", "ClosedError", "RowsRejected", "SumOverflowError", "own_copy"]
 
 
 class RowsRejected(Exception):  # noqa: N818 - it says what happened, as StopIteration does
     """Raised by a store that will never take, or give, some of the rows it was asked to.
 
-    A `WriteBehindCache` then finds those rows by halving the batch and goes on with the others; it reports
-    rows that cannot be saved to `on_rejected`, and raises for rows that cannot be loaded to those who asked
-    for them. Whatever else a store raises is taken as temporary: a batch to save is tried again. But for
-    `ValueError`, `TypeError` and `OverflowError`, which mean the same as this one.
+    A `WriteBehindCache` then finds those rows by halving the batch and goes on with the others. It hands rows
+    that cannot be saved to `on_rejected`, and raises for rows that cannot be loaded to those who asked for
+    them. Whatever else a store raises is temporary: no acknowledged row is given up for it.
     """
 
 
@@ -35,10 +38,18 @@ class SumOverflowError(OverflowError):
         return f"{self.field}: the sum in row {self.row} is out of range; the rows before it are done"
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether a store that raised it is at odds with some of the rows, and not out of order itself.
+def own_copy(error: BaseException) -> BaseException:
+    """An exception of the same kind and text, with `error` as its cause, for one of several who get it.
 
-    Some errors of the system are ValueErrors as well: that a certificate has expired, for example.
+    An exception that is raised gathers the frames that it passes. Shared by all who wait for one load, it
+    would gather those of all of them, from several threads at a time.
     """
-    refusals = RowsRejected, ValueError, TypeError, OverflowError
-    return isinstance(error, refusals) and not isinstance(error, (ClosedError, OSError))
+    try:
+        mine = copy.copy(error)
+    except Exception:  # its constructor takes other arguments
+        mine = error
+    if mine is error or type(mine) is not type(error):
+        mine = RuntimeError(f"{type(error).__name__}: {error}")
+    mine.__traceback__ = mine.__context__ = None
+    mine.__cause__ = error
+    return mine

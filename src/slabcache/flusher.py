@@ -1,29 +1,38 @@
-"""The thread that writes behind: takes what is due from a cache, in batches, and gives it to the store."""
+"""The thread that writes behind: takes what is due from a cache, in batches, and gives it to the store.
+
+It alone decides what is written, and whether what others wait for has come: they leave a `Waiter` and ring.
+So no lock is needed, and none is held while Python code runs (see waiting.py). Nor does the thread end for
+want of memory: a batch is made before rows are taken into it, and what is left in it is given back.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import random
 import threading
 import time
+import traceback
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from slabcache.arguments import seconds
-from slabcache.errors import is_refusal
+from slabcache._write_behind import Batch
+from slabcache.division import Outcome, divide
+from slabcache.errors import ClosedError, RowsRejected
 from slabcache.rows import from_rows
+from slabcache.waiting import Bell, deadline_after, persist, wake_all
 
 if TYPE_CHECKING:
     from slabcache.stores.base import Store
     from slabcache.write_behind import WriteBehindCache
 
-__all__ = ["Flusher", "OnRejected", "Room", "Saved", "deadline_after", "seconds_until", "wait_for"]
+__all__ = ["Flusher", "OnRejected", "Room", "Saved", "Waiter"]
 
 log = logging.getLogger("slabcache")
 
@@ -31,7 +40,7 @@ Array = np.ndarray[Any, Any]
 OnRejected = Callable[[Array, Array, BaseException], object]
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts
-LOOK_AGAIN = 1.0  # seconds
+LONGEST_PAUSE = 20.0  # seconds between attempts of a row that fails by itself
 EARLY = 16  # a row goes with others up to the 16th part of the interval before it is due
 SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
@@ -48,10 +57,6 @@ class Rows(NamedTuple):
     def part(self, which: Any) -> Rows:
         return Rows(*(column[which] for column in self))
 
-    def halves(self) -> list[Rows]:
-        middle = len(self.slots) // 2
-        return [self.part(slice(middle)), self.part(slice(middle, None))]
-
 
 class Room(NamedTuple):
     """What a write waits for: that so many rows have been freed, until a deadline."""
@@ -67,11 +72,14 @@ class Saved(NamedTuple):
     deadline: float | None
 
 
-class Waiter(NamedTuple):
-    """An event loop that waits."""
+class Waiter:
+    """Somebody who waits for a need, and how to wake them once it is met, or never will be."""
 
-    need: Room | Saved
-    callback: Callable[[], object]
+    def __init__(self, need: Room | Saved, wake: Callable[[], object]) -> None:
+        self.need = need
+        self.wake = wake
+        self.is_met = False
+        self.is_in_vain = False  # the store has been closed
 
 
 @dataclass
@@ -84,8 +92,20 @@ class Counts:
     rejected_rows: int = 0
 
 
+class Aside(NamedTuple):
+    """A row that fails by itself."""
+
+    since: int  # when it became dirty, of time.monotonic_ns()
+    due: float  # when it is tried again, of time.monotonic()
+    pause: float  # seconds
+
+
+#: Who writes to which store, or table: two caches would not see each other's rows.
+owners: dict[Hashable, Flusher] = {}
+
+
 class Flusher:
-    """One for each cache. It keeps the cache alive while anything is unsaved."""
+    """One for each cache, which is kept for as long as anything is unsaved, also when nobody else has it."""
 
     def __init__(
         self,
@@ -95,248 +115,386 @@ class Flusher:
         flush_rows: int,
         on_rejected: OnRejected | None,
     ) -> None:
-        # Not an Event: a signal handler may write while the main thread is about to set it.
-        self._bells: SimpleQueue[None] = SimpleQueue()
-        self._cache = weakref.ref(cache, lambda _: self._bells.put(None))
-        self._held: WriteBehindCache | None = None
-        self._store = store
+        self._bells: SimpleQueue[int | None] = SimpleQueue()  # what became dirty no later is to be written
+        self._cache = weakref.ref(cache)
+        self._kept: WriteBehindCache | None = None  # dropped by its users, with rows unsaved
+        self.store = store
+        self.identities: list[Hashable] = [("store", id(store))]
+        identity = getattr(store, "identity", None)
+        if identity is not None:
+            self.identities.append(("table", identity))
         self._interval = int(flush_interval * 1e9)  # nanoseconds
         self._rows = flush_rows
         self._on_rejected = on_rejected
-        self._lock = threading.RLock()  # owns all that follows
-        self._changed = threading.Condition(self._lock)  # notified after each attempt
+        self._waiters: dict[Waiter, None] = {}
+        self._is_stopping = False
+        self._is_child = False  # of a fork: the thread is the parent's
+        # Written by the thread alone:
         self.freed = 0  # rows that are no longer unsaved; what writers wait for
         self.counts = Counts()
         self.last_error: BaseException | None = None
-        self._until = 0  # what became dirty no later is due
-        self._hurry = 0  # writers that wait for room: everything is due
-        self._batch: Rows | None = None  # under way
-        self._failures = 0  # in a row
-        self._stopping = threading.Event()
-        self._waiters: dict[int, Waiter] = {}  # by id()
-        self._is_child = False  # of a fork: the thread is the parent's
+        self.store_is_closed = False
+        self._until = 0  # a flush has asked for what became dirty no later, and may have been given up
+        self._failures = 0  # attempts in a row in which the store has taken nothing
+        self._batch: Batch | None = None  # under way
+        self._aside: dict[int, Aside] = {}  # by slot: rows that fail by themselves
+        self._pauses: dict[int, float] = {}  # of those that are tried again
+        self._again = False  # the last batch was one of them
+        self._ended: dict[object, Callable[[], object]] = {}  # to be called when the thread has ended
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="slabcache-flusher", daemon=True)
-        self._thread.start()
 
     # ---- for the cache ---------------------------------------------------------------------------------
 
-    def wait(self, need: Room | Saved) -> bool:
-        """Return when a need is met; False at its deadline."""
-        self.check_may_wait()
-        with self._lock:
-            self._begin(need)
-            try:
-                return wait_for(self._changed, lambda: self._is_met(need), need.deadline)
-            finally:
-                self._end(need)
+    def start(self, timeout: float) -> None:
+        """Become the one who writes to the store. A cache that was dropped is saved before, for `timeout`
+        seconds at most."""
+        deadline = deadline_after(timeout)
+        claimed: list[Hashable] = []
+        try:
+            for identity in self.identities:
+                while (owner := owners.setdefault(identity, self)) is not self:
+                    owner.make_way(deadline)
+                claimed.append(identity)
+            self._thread.start()
+        except BaseException:
+            for identity in claimed:
+                owners.pop(identity, None)
+            raise
 
-    def is_met(self, need: Room | Saved) -> bool:
-        with self._lock:
-            return self._is_met(need)
+    def make_way(self, deadline: float | None) -> None:
+        """Another cache is to write to this store: ValueError while this one is in use, TimeoutError where it
+        was dropped, and its rows cannot be saved."""
+        cache = self.cache()
+        if cache is not None and not self.is_dropped and not cache.closed:
+            del cache
+            gc.collect()  # it may be garbage
+            cache = self.cache()
+            if cache is not None and not self.is_dropped and not cache.closed:
+                raise ValueError(
+                    f"store: another cache that is open writes to this {self._name()} or its table, and the "
+                    "two would overwrite each other's rows; close() that one first"
+                )
+        del cache
+        if not self.join(deadline):
+            cache = self.cache()
+            unsaved = 0 if cache is None else cache._unsaved()[0]
+            error = TimeoutError(
+                f"store: a cache was dropped without close(), and {unsaved} rows of it cannot be saved"
+            )
+            error.__cause__ = self.failure
+            raise error
+
+    def wait(self, need: Room | Saved) -> bool:
+        """Return when a need is met; False at its deadline, or if it never will be."""
+        bell = Bell()
+        waiter = self.enlist(need, bell.ring)
+        try:
+            bell.wait(need.deadline)
+        finally:
+            self.dismiss(waiter)
+        return waiter.is_met
+
+    def enlist(self, need: Room | Saved, wake: Callable[[], object]) -> Waiter:
+        """Have `wake` called, from some thread, when a need is met, or never will be, unless the waiter is
+        dismissed before."""
+        self.check_may_wait()
+        waiter = Waiter(need, wake)
+        self._waiters[waiter] = None
+        self._bells.put(need.until if isinstance(need, Saved) else None)
+        return waiter
+
+    def dismiss(self, waiter: Waiter) -> None:
+        """Nobody waits any more. A need that was met a moment ago, unnoticed, is met."""
+        self._waiters.pop(waiter, None)
+        need = waiter.need
+        if isinstance(need, Room):
+            waiter.is_met |= self.freed >= need.freed
+        elif not waiter.is_met:
+            cache = self.cache()
+            waiter.is_met = cache is None or cache._unsaved()[0] == 0
 
     def check_may_wait(self) -> None:
         if threading.current_thread() is self._thread and not self._is_child:
-            raise RuntimeError("on_rejected runs in the thread that writes behind: it cannot wait for it")
-
-    def call_when_met(self, need: Room | Saved, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call back from some thread when a need is met. What is returned is to be called when nobody waits
-        any more."""
-        self.check_may_wait()
-        waiter = Waiter(need, callback)
-        with self._lock:
-            self._begin(need)
-            is_met = self._is_met(need)
-            if not is_met:
-                self._waiters[id(waiter)] = waiter
-
-        def leave() -> None:
-            with self._lock:
-                self._end(need)
-                self._waiters.pop(id(waiter), None)
-
-        if is_met:
-            callback()
-        return leave
+            raise RuntimeError(
+                "the thread that writes behind cannot wait for itself: on_rejected, the methods of the store "
+                "and finalizers that run in it can neither flush nor close the cache, nor wait for room"
+            )
 
     def oldest(self, cache: WriteBehindCache) -> float:
         """Seconds since the oldest unsaved entry became dirty; 0.0 when there is none."""
-        with self._lock:
-            since = [number for number in (self._batch_since(), cache._unsaved()[3]) if number]
-        return max(0.0, (time.monotonic_ns() - min(since)) / 1e9) if since else 0.0
+        since = cache._unsaved()[3]
+        ages = [self._oldest_in_batch(), self._oldest_aside(), since or None]
+        known = [age for age in ages if age is not None]
+        return max(0.0, (time.monotonic_ns() - min(known)) / 1e9) if known else 0.0
 
     def reset_counts(self) -> None:
-        with self._lock:
-            self.counts = Counts()
+        self.counts = Counts()
 
     @property
     def failure(self) -> BaseException | None:
         """Of the last attempt, while the store fails."""
-        with self._lock:
-            return self.last_error if self._failures else None
+        return self.last_error if self._failures or self._aside or self.store_is_closed else None
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether nobody but this thread has the cache."""
+        return self._kept is not None
+
+    @property
+    def has_ended(self) -> bool:
+        return self._has_ended
+
+    def cache(self) -> WriteBehindCache | None:
+        return self._kept or self._cache()
+
+    def drop(self, cache: WriteBehindCache) -> None:
+        """The last reference to the cache goes, as its finalizer says: it is kept while rows are unsaved."""
+        if cache._unsaved()[0] and not self._is_stopping and not self._is_child:
+            self._cache = weakref.ref(cache)  # the collector has cleared the one that was
+            self._kept = cache
+        else:
+            self._is_stopping = True
+        self._bells.put(None)
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._is_stopping = True
         self._bells.put(None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self.join(None)
+
+    def join(self, deadline: float | None) -> bool:
+        """Whether the thread has ended before a deadline."""
+        bell = Bell()
+        self._ended[bell] = bell.ring
+        if not self._has_ended and threading.current_thread() is not self._thread:
+            bell.wait(deadline)
+        self._ended.pop(bell, None)
+        return self._has_ended
 
     def forked(self) -> None:
-        """In the child: the thread is gone, and may have held the locks."""
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        """In the child: the thread is gone."""
         self._bells = SimpleQueue()
         self._waiters = {}
         self._batch = None
         self._is_child = True
 
-    # ---- what callers wait for; all need the lock ------------------------------------------------------
+    # ---- what callers wait for; in the thread ----------------------------------------------------------
 
-    def _begin(self, need: Room | Saved) -> None:
-        if isinstance(need, Room):
-            self._hurry += 1
-        else:
-            self._until = max(self._until, need.until)
-        self._bells.put(None)
-
-    def _end(self, need: Room | Saved) -> None:
-        self._hurry -= isinstance(need, Room)
-
-    def _is_met(self, need: Room | Saved) -> bool:
+    def _is_met(self, need: Room | Saved, cache: WriteBehindCache) -> bool:
         if isinstance(need, Room):
             return self.freed >= need.freed
-        cache = self._cache()
-        if cache is None:
-            return True
-        batch_since = self._batch_since()
-        if batch_since is not None and batch_since <= need.until:
-            return False
-        unsaved, _, _, since = cache._unsaved()
-        return unsaved == 0 or since > need.until
+        older = (self._oldest_in_batch(), self._oldest_aside(), cache._unsaved()[3] or None)
+        return all(since is None or since > need.until for since in older)
 
-    def _tell(self) -> list[Waiter]:
-        """Something has changed. Those whose need is met are to be called back without the lock."""
-        self._changed.notify_all()
-        met = [waiter for waiter in self._waiters.values() if self._is_met(waiter.need)]
-        for waiter in met:
-            del self._waiters[id(waiter)]
-        return met
+    def _tell(self, cache: WriteBehindCache) -> None:
+        """Something has changed: wake those whose need is met."""
+        for waiter in self._waiters.copy():
+            if self._is_met(waiter.need, cache):
+                waiter.is_met = True
+            elif self.store_is_closed:
+                waiter.is_in_vain = True
+            else:
+                continue
+            persist(waiter.wake)
+            self._waiters.pop(waiter, None)
 
-    def _batch_since(self) -> int | None:
+    def _oldest_in_batch(self) -> int | None:
         """When the oldest row of the batch under way became dirty."""
-        return None if self._batch is None else int(self._batch.since.min())
+        batch = self._batch
+        return batch.oldest() if batch is not None and len(batch) else None
+
+    def _oldest_aside(self) -> int | None:
+        return min((aside.since for aside in self._aside.copy().values()), default=None)
 
     # ---- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            cache = self._cache()
-            if cache is None:
-                return
-            try:
-                self._give_back(cache)  # what the store did not take, or an error of ours has left
-                self._work(cache)
-                timeout = self._sleep(cache)
-            except BaseException as error:  # nothing may end the thread
-                with contextlib.suppress(BaseException):
-                    self._fail(error)
-                self._stopping.wait(self._delay())  # whoever wakes it, a store that fails gets its time
-                continue
-            if timeout is None:
-                del cache  # nothing to lose: it may go
-            self._rest(timeout)
+        try:
+            while not self._is_stopping:
+                try:
+                    if not self._turn():
+                        return
+                except (
+                    BaseException
+                ) as error:  # nothing may end the thread, least of all a moment without memory
+                    with contextlib.suppress(BaseException):
+                        self._fail(error)
+                    with contextlib.suppress(BaseException):
+                        self._pause()
+        finally:
+            for identity in self.identities:
+                owners.pop(identity, None)
+            self._has_ended = True
+            wake_all(self._ended)
+
+    def _turn(self) -> bool:
+        """Write what is due and rest; whether the thread goes on."""
+        cache = self.cache()
+        if cache is None:  # its finalizer says whether it is kept
+            self._rest(None)
+            return True
+        self._give_back(cache)  # what the store did not take, or an error of ours has left
+        self._tell(cache)
+        self._work(cache)
+        timeout = self._sleep(cache)
+        if timeout is None and self._kept is not None:
+            self._kept = None
+            self._is_stopping = True
+        del cache
+        self._rest(timeout)
+        return True
 
     def _rest(self, timeout: float | None) -> None:
-        """Until a bell rings."""
+        """Until a bell rings, or there was no memory to ring it for long."""
+        if self._is_stopping:
+            return
+        if timeout is None:
+            timeout = max(LONGEST_DELAY, self._interval / 1e9)
         with contextlib.suppress(Empty):
-            self._bells.get(timeout=timeout)
+            until = self._bells.get(timeout=timeout)
             while True:
-                self._bells.get_nowait()
+                self._until = max(self._until, until or 0)
+                until = self._bells.get_nowait()
+
+    def _pause(self) -> None:
+        """After a failed attempt. Whoever rings, a store that fails gets its time; but for the end, and for
+        those who wait in vain."""
+        until = time.monotonic() + _delay(self._failures)
+        while not self._is_stopping and (left := until - time.monotonic()) > 0:
+            self._rest(left)
+            cache = self.cache()
+            if cache is not None:
+                self._tell(cache)
+            del cache
 
     def _work(self, cache: WriteBehindCache) -> None:
         """Write all that is due; what the store raises is raised."""
-        while not self._stopping.is_set():
-            rows = self._take(cache)
-            if not len(rows.slots):
+        while not self._is_stopping and not self.store_is_closed:
+            again = self._take(cache)
+            if self._batch is None:
                 return
-            self._write(cache, rows)
+            self._write(cache, again)
 
     def _sleep(self, cache: WriteBehindCache) -> float | None:
         """Seconds until something is due, None while nothing is unsaved. The cache is told, and looked at
         once more after that: what came in before rings no bell."""
         idle = cache._unsaved()[0] == 0
-        unsaved, pending, _, since = cache._sleep(SLEEP_IDLE if idle else SLEEP_UNTIL_DUE)
+        unsaved, pends, since = cache._sleep(SLEEP_IDLE if idle else SLEEP_UNTIL_DUE)
         if unsaved == 0:
-            if idle:
-                self._held = None
             # A write in between has rung before or will ring again.
             return None if idle and cache._unsaved()[0] == 0 else 0
-        if idle or pending or self._is_wanted(since):
+        if self.store_is_closed:
+            return LONGEST_DELAY
+        if idle or pends or 0 < since <= self._wanted():
             return 0
-        return max(0, since + self._interval - time.monotonic_ns()) / 1e9
-
-    def _is_wanted(self, since: int) -> bool:
-        with self._lock:
-            return self._hurry > 0 or since <= self._until
-
-    def _take(self, cache: WriteBehindCache) -> Rows:
         now = time.monotonic_ns()
-        due = now - self._interval
+        due = [max(0, since + self._interval - now) / 1e9] if since else []
+        due += [max(0.0, aside.due - now / 1e9) for aside in self._aside.values()]
+        return min(due, default=LONGEST_DELAY)
+
+    def _wanted(self) -> int:
+        """What became dirty no later is to be written now."""
+        if self._kept is not None:
+            return time.monotonic_ns()
+        if any(isinstance(waiter.need, Room) for waiter in self._waiters.copy()):
+            return time.monotonic_ns()
+        return self._until
+
+    # ---- batches ---------------------------------------------------------------------------------------
+
+    def _take(self, cache: WriteBehindCache) -> bool:
+        """Take a batch; whether its rows are some that have failed by themselves. These have every other turn
+        at most."""
+        again = not self._again and self._take_failing(cache)
+        if not again and not self._take_due(cache):
+            again = self._take_failing(cache)
+        self._again = again
+        return again
+
+    def _take_due(self, cache: WriteBehindCache) -> bool:
+        due = time.monotonic_ns() - self._interval
         if cache._unsaved()[3] <= due:  # those that are almost due go with it: a batch costs more than a row
             due += self._interval // EARLY
-        with self._lock:
-            until = now if self._hurry else max(self._until, due)
-            rows = Rows(*cache._drain(max(until, 0), self._rows))
-            self._batch = rows if len(rows.slots) else None
-        return rows
-
-    def _write(self, cache: WriteBehindCache, rows: Rows) -> None:
-        """Give a batch to the store. What it refuses for good is found by halving."""
-        deleted = rows.deleted
-        parts = [part for part in (rows.part(deleted), rows.part(~deleted)) if len(part.slots)]
-        while parts:
-            part = parts.pop()
-            try:
-                self._save(cache, part)
-            except BaseException as error:
-                if not is_refusal(error):
-                    raise
-                if len(part.slots) == 1:
-                    self._reject(cache, part, error)
-                else:
-                    parts += reversed(part.halves())
-            else:
-                self._settle(cache, part)
-        if self._failures:  # told before anybody who waits for the batch goes on
-            _tell_log("%s takes rows again, after %d failed attempts", self._name(), self._failures)
-        with self._lock:
+        self._batch = batch = Batch(cache, self._rows)
+        cache._drain(batch, max(self._wanted(), due, 0))
+        if not len(batch):
             self._batch = None
+        return self._batch is not None
+
+    def _take_failing(self, cache: WriteBehindCache) -> bool:
+        now = time.monotonic()
+        slots = [slot for slot, aside in self._aside.items() if aside.due <= now][: self._rows]
+        if not slots:
+            return False
+        self._batch = batch = Batch(cache, len(slots))
+        cache._take_again(batch, np.array(slots, np.uint32))
+        self._pauses = {slot: self._aside[slot].pause for slot in slots}
+        for slot in slots:
+            del self._aside[slot]
+        if not len(batch):
+            self._batch = None
+        return self._batch is not None
+
+    def _write(self, cache: WriteBehindCache, again: bool) -> None:
+        """Give the batch to the store, deletions first: a new row may need what an old one leaves free.
+
+        Where the store has taken nothing it is away, and that is raised; but rows that have failed by
+        themselves say nothing about others.
+        """
+        assert self._batch is not None
+        rows = Rows(*self._batch.columns())
+        outcomes: list[tuple[Rows, Outcome]] = []
+        for part in (rows.part(rows.deleted), rows.part(~rows.deleted)):
+
+            def save(which: Any, part: Rows = part) -> None:
+                self._save(cache, part.part(which))
+
+            if len(part.slots):
+                outcomes.append((part, divide(len(part.slots), save, caught=BaseException)))
+        errors = [outcome.error for _, outcome in outcomes if outcome.error is not None]
+        answered = any(outcome.answered for _, outcome in outcomes)
+        if errors and not answered and not again:
+            raise errors[-1]
+        if errors:
+            self._note(errors[-1])
+        for part, outcome in outcomes:
+            failing = list(outcome.rest) if again or not outcome.answered else []
+            for row, error in sorted(outcome.failed.items()):
+                if isinstance(error, RowsRejected):
+                    self._reject(cache, part.part([row]), error)
+                else:
+                    failing.append(row)
+            self._put_aside(cache, part.part(failing))
+        self._pauses = {}
+        self._give_back(cache)  # what nobody knows about
+        if answered and self._failures:  # told before anybody who waits for the batch goes on
+            _tell_log("%s takes rows again, after %d failed attempts", self._name(), self._failures)
             self._failures = 0
-            met = self._tell()
-        _call_back(met)
+        self._tell(cache)
 
     def _save(self, cache: WriteBehindCache, part: Rows) -> None:
+        """Save rows that are all to be deleted, or none."""
         keys = _read_only(from_rows(cache._key_schema, part.keys))
         if part.deleted[0]:
-            call: Callable[..., object] = self._store.delete_many
+            call: Callable[..., object] = self.store.delete_many
             answer = call(keys)
         else:
-            call = self._store.save_many
+            call = self.store.save_many
             answer = call(keys, _read_only(from_rows(cache._value_schema, part.values)))
         if isinstance(answer, Coroutine):
             answer.close()
             raise RuntimeError(f"{self._name()} has coroutines for methods, and needs plain ones")
+        self._settle(cache, part, saved=True)
 
-    def _settle(self, cache: WriteBehindCache, part: Rows, saved: bool = True) -> None:
+    def _settle(self, cache: WriteBehindCache, part: Rows, saved: bool) -> None:
         cache._settle(part.slots, saved)
-        with self._lock:
-            if saved:
-                self.counts.flushes += 1
-                self.counts.flushed_rows += len(part.slots)
-            else:
-                self.counts.rejected_rows += len(part.slots)
-            self.freed += len(part.slots)
-            met = self._tell()
-        _call_back(met)
+        if saved:
+            self.counts.flushes += 1
+            self.counts.flushed_rows += len(part.slots)
+        else:
+            self.counts.rejected_rows += len(part.slots)
+        self.freed += len(part.slots)
+        self._tell(cache)
 
     def _reject(self, cache: WriteBehindCache, part: Rows, error: BaseException) -> None:
         keys = from_rows(cache._key_schema, part.keys)
@@ -352,55 +510,48 @@ class Flusher:
         except BaseException as raised:  # nothing may end the thread
             _tell_log("on_rejected raised", level=logging.ERROR, exc_info=raised)
 
+    def _put_aside(self, cache: WriteBehindCache, part: Rows) -> None:
+        """Rows that fail by themselves are tried again, each after a pause that doubles."""
+        if not len(part.slots):
+            return
+        now = time.monotonic()
+        if not self._aside and not self._pauses:
+            text = "%s fails for single rows, %d so far; they are kept and tried again: %r"
+            _tell_log(text, self._name(), len(part.slots), self.last_error)
+        for slot, since in zip(part.slots.tolist(), part.since.tolist(), strict=True):
+            pause = min(self._pauses.get(slot, FIRST_DELAY / 2) * 2, LONGEST_PAUSE)
+            self._aside[slot] = Aside(since, now + pause * random.uniform(0.5, 1), pause)
+        cache._put_aside(part.slots, part.since)
+
+    def _note(self, error: BaseException) -> None:
+        """Of an attempt that failed, for a part at least."""
+        self.counts.flush_errors += 1
+        self.store_is_closed |= isinstance(error, ClosedError)
+        self.last_error = _without_frames(error)
+
     def _fail(self, error: BaseException) -> None:
-        with self._lock:
-            self._failures += 1
-            first = self._failures == 1
-            self.counts.flush_errors += 1
-            self.last_error = _without_frames(error)
-            met = self._tell()
-        _call_back(met)
-        if first:
-            _tell_log("%s fails; rows are kept and tried again: %r", self._name(), error)
+        """An attempt has failed as a whole."""
+        self._failures += 1
+        if self._failures == 1:
+            # As text: a log may keep its records, and these would keep the frames, and so the cache.
+            where = "".join(traceback.format_exception(error))
+            _tell_log("%s fails; rows are kept and tried again: %r\n%s", self._name(), error, where)
+        self._note(error)
 
     def _give_back(self, cache: WriteBehindCache) -> None:
         """Rows of the batch under way that are not settled are dirty again."""
-        rows = self._batch
-        if rows is not None:
-            order = np.argsort(rows.since, kind="stable")
-            cache._restore(rows.slots[order], rows.since[order])
-            with self._lock:
-                self._batch = None
-
-    def _delay(self) -> float:
-        """Seconds until the next attempt: doubled after each failure, with jitter."""
-        return min(FIRST_DELAY * 2.0 ** min(self._failures - 1, 20), LONGEST_DELAY) * random.uniform(0.5, 1)
+        if self._batch is not None:
+            cache._restore(self._batch)
+            self._batch = None
 
     def _name(self) -> str:
-        return type(self._store).__name__
+        return type(self.store).__name__
 
 
-def deadline_after(timeout: float | None) -> float | None:
-    """When a timeout that starts now ends, of `time.monotonic()`."""
-    return None if timeout is None else time.monotonic() + seconds("timeout", timeout)
-
-
-def seconds_until(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def wait_for(changed: threading.Condition, is_met: Callable[[], bool], deadline: float | None) -> bool:
-    """`changed.wait_for` until a deadline, which looks again now and then.
-
-    A signal handler of the thread that waits may have waited, too, between the look and the wait, and so
-    have taken the notification.
-    """
-    while not is_met():
-        left = seconds_until(deadline)
-        if left == 0:
-            return False
-        changed.wait(LOOK_AGAIN if left is None else min(left, LOOK_AGAIN))
-    return True
+def _delay(failures: int) -> float:
+    """Seconds until the next attempt: doubled after each failure, with jitter."""
+    delay: float = FIRST_DELAY * 2.0 ** min(max(failures - 1, 0), 20)
+    return min(delay, LONGEST_DELAY) * random.uniform(0.5, 1)
 
 
 def _tell_log(
@@ -429,8 +580,3 @@ def _read_only(rows: Array) -> Array:
     view = rows.view()
     view.flags.writeable = False
     return view
-
-
-def _call_back(waiters: list[Waiter]) -> None:
-    for waiter in waiters:
-        waiter.callback()

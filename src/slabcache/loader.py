@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from slabcache import workers
-from slabcache.errors import ClosedError, is_refusal
-from slabcache.flusher import wait_for
+from slabcache._flights import Flight, Flights
+from slabcache.division import divide
+from slabcache.errors import ClosedError, own_copy
 from slabcache.rows import as_rows, from_rows
+from slabcache.waiting import Bell, deadline_after, persist, wake_all
 
 if TYPE_CHECKING:
     from slabcache._write_behind import Request
@@ -23,244 +26,234 @@ __all__ = ["Flight", "Loader", "Loads"]
 
 Array = np.ndarray[Any, Any]
 
-LOADS = 2  # at the same time; misses that come meanwhile wait for the next one, and share it
-HALVINGS = 64  # of the keys of a flight, at most: a store that refuses so often does not mean single rows
+JOINS_MAX = 3  # attempts to join flights while none lands
+CALLS_MAX = 128  # of the store for one flight that fails: so many failures do not mean single rows
 
-
-class Flight:
-    """The keys of one load, and what it has found once it is `done`."""
-
-    def __init__(self) -> None:
-        self.keys: dict[bytes, int] = {}  # packed, and how many rows of calls wait for each
-        self.positions: dict[bytes, int] = {}  # of the keys, once it has departed
-        self.kept: set[bytes] = set()  # keys that become entries in memory
-        self.since = -1  # number of the last write before the first of its keys was missed
-        self.departed = False
-        self.is_wanted = False  # somebody waits who cannot carry it out
-        self.carrier = 0  # the thread that carries it out
-        self.done = False
-        self.values: Array | None = None
-        self.found: Array | None = None
-        self.error: BaseException | None = None
-        self.refused: dict[int, Exception] = {}  # by position: what the store raised for this key alone
-        self.callbacks: dict[int, Callable[[], object]] = {}  # by id()
-
-
-Place = tuple[Flight, bytes]  # where the row of a key will be found
+# What a flight has until its rows are there: where its thread finds no memory to say more, it is no success.
+_LOST = RuntimeError("the thread that carried out this load could not go on; try again")
 
 
 class Loads(NamedTuple):
-    """What a call waits for: the rows that are missing, and where each of them will be found."""
+    """What a call waits for: the rows that are missing, their keys, and the flights that bring them."""
 
     rows: Array
-    places: list[Place]
+    keys: list[bytes]
+    flights: list[Flight]
     fresh: set[Flight]  # those that had not begun when the call found the rows missing
 
 
 class Loader:
     """Thread safety: every method may be called from any thread.
 
-    Whoever waits first carries out a load, but for event loops, which must not be blocked: threads of ours
-    do it for these. The main thread never waits here, see workers.py.
+    Whoever waits first carries out a load, unless it must not wait for as long as that takes: event loops,
+    and all calls of a cache with a `load_timeout`. Then threads of ours do. The main thread never waits here,
+    see workers.py. No lock is held while Python code runs, see _flights.pyx.
     """
 
-    def __init__(self, cache: WriteBehindCache, store: Store) -> None:
+    def __init__(self, cache: WriteBehindCache, store: Store, loads: int, load_timeout: float | None) -> None:
         self._cache = weakref.ref(cache)
         self._store = store
         self._key_schema = cache._key_schema
         self._value_schema = cache._value_schema
-        self._lock = threading.RLock()  # owns all that follows
-        self._changed = threading.Condition(self._lock)
-        self._places: dict[bytes, Place] = {}  # of keys that are being loaded, or will be
-        self._next = Flight()
-        self._carriers: list[int] = []  # threads, one for each load under way
+        self._flights = Flights(loads, Flight(_LOST))
+        self._timeout = load_timeout
+        self._nested: dict[int, int] = {}  # loads that each thread carries out, one in the other
+        self._landings: dict[object, Callable[[], object]] = {}  # to be called when a flight has landed
         self._is_closed = False
+
+    def renewed(self, cache: WriteBehindCache) -> Loader:
+        """In the child of a fork: the threads that carry out loads are its parent's."""
+        return Loader(cache, self._store, self._flights.limit, self._timeout)
 
     def submit(self, cache: WriteBehindCache, request: Request) -> Loads:
         """Have the missing rows of a request loaded; those that nobody loads yet join the next flight.
 
-        What is missing is found with the lock held, and a flight has its rows kept before it lands: so each
-        key is in memory, or on its way, or missed by everybody.
+        A flight has its rows kept before it lands, and no flight lands between the moment when a row is found
+        missing and the one when it joins: so each key is in memory, or on its way, or missed by everybody.
         """
-        with self._lock:
+        for attempt in range(JOINS_MAX + 1):
+            landings = self._flights.landings if attempt < JOINS_MAX else -1
             rows, keys, since = cache._missing(request)
-            packed = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
-            places = [self._place(key, since) for key in packed]
-            if request.keeps:
-                for flight, key in places:
-                    flight.kept.add(key)
-            return Loads(rows, places, {flight for flight, _ in places if not flight.departed})
+            packed: list[bytes] = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
+            flights: list[Any] = [None] * len(packed)
+            try:
+                departures = self._flights.join(packed, flights, since, request.keeps, landings)
+            except BaseException:
+                self._flights.withdraw(packed, flights)
+                raise
+            if departures >= 0:
+                break
+        fresh = {flight for flight in flights if not 0 < flight.departure <= departures}
+        return Loads(rows, packed, flights, fresh)
 
-    def _place(self, key: bytes, since: int) -> Place:
-        """Where a key will be found; the next flight takes it if no other does. Needs the lock."""
-        place = self._places.get(key)
-        if place is None:
-            flight = self._next
-            flight.since = since if flight.since < 0 else min(flight.since, since)
-            place = self._places[key] = flight, key
-        place[0].keys[key] = place[0].keys.get(key, 0) + 1
-        return place
-
-    def withdraw(self, places: list[Place]) -> None:
+    def withdraw(self, loads: Loads) -> None:
         """A call that has submitted these no longer waits for them: what nobody wants is not loaded."""
-        with self._lock:
-            for flight, key in places:
-                if flight.departed:
-                    continue
-                flight.keys[key] -= 1
-                if not flight.keys[key]:
-                    del flight.keys[key], self._places[key]
-                    flight.kept.discard(key)
+        self._flights.withdraw(loads.keys, loads.flights)
 
-    def wait(self, flights: Iterable[Flight]) -> None:
-        """Return when all flights are done; what one of them raised as a whole is raised."""
-        for flight in flights:
-            while not flight.done:
-                if self._boards(flight):
+    def deadline(self) -> float | None:
+        """Of a call that starts to wait now."""
+        return deadline_after(self._timeout)
+
+    def wait(self, flights: list[Flight]) -> None:
+        """Return when all flights are done; what one of them raised as a whole is raised, in a copy."""
+        deadline = self.deadline()
+        if deadline is None:
+            for flight in flights:
+                if self._departs(flight):
                     self._fly(flight)
-            if flight.error is not None:
-                raise flight.error
+        for flight in flights:
+            self._wait_for(flight, deadline)
+            self.check(flight)
+
+    def check(self, flight: Flight) -> None:
+        """Raise what a flight that is done has raised as a whole, in a copy."""
+        if flight.error is not None:
+            raise self.own(flight.error)
+
+    def own(self, error: BaseException) -> BaseException:
+        """An exception for one of those who wait for a load that has raised `error`, which is its cause."""
+        if isinstance(error, Exception) and not isinstance(error, KeyError):
+            return own_copy(error)
+        # A KeyError would be taken for an absent row; others are for the thread that carried out the load.
+        name = type(self._store).__name__
+        told = RuntimeError(
+            f"{name}.load_many raised {error!r}"
+            if isinstance(error, KeyError)
+            else "the thread that carried out this load was interrupted; try again"
+        )
+        told.__cause__ = error
+        return told
 
     def call_when_done(self, flight: Flight, callback: Callable[[], object]) -> None:
         """Call back from some thread when a flight is done, unless it is told to `forget`; nobody needs to
         wait for the flight."""
-        with self._lock:
-            is_done = flight.done
-            if not is_done:
-                flight.callbacks[id(callback)] = callback
-                flight.is_wanted = True
-                if self._start_next() or flight.departed:
-                    return
-                self._give_up()
-        if is_done:
-            callback()
-        else:
-            self._land(flight)
+        flight.waiters[callback] = callback
+        if self._flights.is_done(flight):
+            wake_all(flight.waiters)
+        elif not self._start_next():
+            self._strand()
 
     def forget(self, flight: Flight, callback: Callable[[], object]) -> None:
-        with self._lock:
-            flight.callbacks.pop(id(callback), None)
+        flight.waiters.pop(callback, None)
+
+    def too_late(self, flight: Flight) -> TimeoutError:
+        """A call has waited for as long as it may: what it raises. A load that takes so long gives its place
+        to the next one."""
+        assert self._timeout is not None
+        if flight.departure and time.monotonic() - flight.started >= self._timeout:
+            self._flights.give_up(flight)
+            self._start_next()
+        return TimeoutError(
+            f"{type(self._store).__name__}.load_many has not returned within load_timeout, "
+            f"{self._timeout:g} seconds"
+        )
 
     def keys(self) -> Array:
         """What is being loaded, or will be."""
-        with self._lock:
-            packed = bytearray().join(self._places)
+        packed = bytearray().join(self._flights.places.copy())
         return from_rows(self._key_schema, np.frombuffer(packed, self._key_schema.packed))
 
     def close(self, deadline: float | None) -> None:
         """Wait for the loads under way, but not after the deadline. A load that has not begun fails."""
+        self._is_closed = True
+        mine = self._nested.get(threading.get_ident(), 0)
+        landed = Bell()
+        while True:
+            self._landings[landed] = landed.ring
+            if self._flights.running <= mine or not landed.wait(deadline):
+                break
+        self._landings.pop(landed, None)
+
+    # ---- departures ------------------------------------------------------------------------------------
+
+    def _departs(self, flight: Flight) -> bool:
+        """Whether this thread is to carry out a flight. A load that uses the cache itself does not wait for
+        its own end."""
+        if self._flights.is_done(flight) or flight.departure:
+            return False
         me = threading.get_ident()
-        with self._lock:
-            self._is_closed = True
-            wait_for(self._changed, lambda: all(carrier == me for carrier in self._carriers), deadline)
-            stranded = self._give_up()
-        self._land(stranded)
-
-    # ---- departures; but for the last, all need the lock -----------------------------------------------
-
-    def _may_depart(self, flight: Flight) -> bool:
-        """A load that uses the cache itself does not wait for its own end."""
-        is_nested = threading.get_ident() in self._carriers
-        return flight is self._next and (len(self._carriers) < LOADS or is_nested)
-
-    def _depart(self) -> Flight:
-        """The next flight starts; a new one gathers keys."""
-        flight, self._next = self._next, Flight()
-        flight.departed = True
-        flight.positions = {key: position for position, key in enumerate(flight.keys)}
-        flight.carrier = threading.get_ident()
-        self._carriers.append(flight.carrier)
-        return flight
+        return self._flights.depart(flight, Flight(_LOST), me, time.monotonic(), me in self._nested)
 
     def _start_next(self) -> bool:
-        """Have the next flight carried out by a thread of ours, if it is wanted, as soon as it may depart;
-        False when that cannot be: the cache is closed, or the interpreter ends."""
-        if self._next.is_wanted and self._is_closed:
-            return False
-        if self._next.is_wanted and len(self._carriers) < LOADS:
-            return workers.start(self._carry)
-        return True
+        """Have the next flight carried out by a thread of ours, as soon as it may depart; False when there is
+        no such thread: the interpreter ends."""
+        return not self._flights.may_depart() or workers.start(self._carry)
 
-    def _give_up(self) -> Flight:
-        """There is nobody to carry out the next flight: it lands where it is."""
-        flight = self._depart()
-        flight.error = (
-            ClosedError("the cache is closed")
-            if self._is_closed
-            else RuntimeError("no thread can be started that loads rows; does the interpreter end?")
-        )
-        return flight
+    def _carry(self) -> None:
+        """Carry out the next flight, if it may depart and has not yet."""
+        flight = self._flights.next
+        if flight.keys and self._departs(flight):
+            self._fly(flight)
 
-    def _boards(self, flight: Flight) -> bool:
-        """Wait until a flight is done, or this thread is to carry it out."""
-        with self._lock:
-            if flight.carrier == threading.get_ident():
-                raise RuntimeError("load_many asks the cache for a row that it is loading")
-            wait_for(self._changed, lambda: flight.done or self._may_depart(flight), None)
-            if flight.done:
-                return False
-            self._depart()
-            return True
+    def _strand(self) -> None:
+        """There is nobody to carry out the next flight."""
+        flight = self._flights.next
+        flight.error = RuntimeError("no thread can be started that loads rows; does the interpreter end?")
+        if self._flights.depart(flight, Flight(_LOST), threading.get_ident(), time.monotonic(), True):
+            self._land(flight)
+
+    def _wait_for(self, flight: Flight, deadline: float | None) -> None:
+        if flight.carrier == threading.get_ident() and not self._flights.is_done(flight):
+            raise RuntimeError(
+                "the row is one that this thread is loading: neither load_many nor a finalizer or callback "
+                "that runs in it may ask the cache for it"
+            )
+        done = Bell()
+        flight.waiters[done] = done.ring
+        try:
+            while not self._flights.is_done(flight):
+                if not self._start_next():
+                    self._carry()
+                elif not done.wait(deadline):
+                    raise self.too_late(flight)
+        finally:
+            flight.waiters.pop(done, None)
 
     # ---- a load ----------------------------------------------------------------------------------------
 
-    def _carry(self) -> None:
-        """What a thread of ours does."""
-        with self._lock:
-            if not self._next.is_wanted or len(self._carriers) >= LOADS:
-                return  # another has taken it, or will be followed by it
-            flight = self._depart()
-        self._fly(flight)
-
     def _fly(self, flight: Flight) -> None:
+        me = threading.get_ident()
         try:
+            self._nested[me] = self._nested.get(me, 0) + 1
             if self._is_closed:
                 raise ClosedError("the cache is closed")
             self._load(flight)
-            self._keep(flight)
-        except Exception as error:
+            if not flight.given_up:
+                self._keep(flight)
+            flight.error = None
+        except BaseException as error:
             flight.error = error
-        except BaseException as error:  # is for this thread; the others have only lost their load
-            flight.error = RuntimeError("the thread that carried out this load was interrupted; try again")
-            flight.error.__cause__ = error
-            raise
+            if not isinstance(error, Exception):
+                raise  # it is for this thread
         finally:
             self._land(flight)
 
     def _load(self, flight: Flight) -> None:
-        """Fill a flight. Its keys come from callers that know nothing of each other: what the store refuses
-        to load is found by halving, and no one else's error."""
+        """Fill a flight. Its keys come from callers that know nothing of each other: what the store does not
+        load by itself is no one else's error."""
         count = len(flight.keys)
         if not count:
             return
+        flight.positions = {key: position for position, key in enumerate(flight.keys)}
         packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
         keys = from_rows(self._key_schema, packed)
-        flight.values = np.zeros(count, self._value_schema.packed)
-        flight.found = np.zeros(count, np.bool_)
-        parts = [slice(0, count)]
-        halvings = 0
-        while parts:
-            part = parts.pop()
-            size = part.stop - part.start
-            try:
-                answer = self._store.load_many(keys[part])
-            except Exception as error:
-                if isinstance(error, KeyError):  # would be taken for an absent row
-                    raise RuntimeError(f"{type(self._store).__name__}.load_many raised {error!r}") from error
-                if not is_refusal(error):
-                    raise
-                if size == 1 or halvings == HALVINGS:
-                    flight.refused.update(dict.fromkeys(range(part.start, part.stop), error))
-                    continue
-                halvings += 1
-                middle = part.start + size // 2
-                parts += [slice(middle, part.stop), slice(part.start, middle)]
-            else:
-                flight.values[part], flight.found[part] = self._checked(answer, size)
+        flight.values = values = np.zeros(count, self._value_schema.packed)
+        flight.found = found = np.zeros(count, np.bool_)
+
+        def load(rows: Array) -> None:
+            answer = self._store.load_many(keys[rows])
+            values[rows], found[rows] = self._checked(answer, len(rows))
+
+        outcome = divide(count, load, calls_max=CALLS_MAX)
+        failures: dict[int, Any] = outcome.failed | dict.fromkeys(outcome.rest, outcome.error)
+        if len(failures) == count and not outcome.answered:
+            assert outcome.error is not None
+            raise outcome.error
+        flight.failures = failures
 
     def _keep(self, flight: Flight) -> None:
         """Create the entries of a load."""
-        kept = sorted({flight.positions[key] for key in flight.kept}.difference(flight.refused))
+        kept = sorted({flight.positions[key] for key in flight.kept.copy()}.difference(flight.failures))
         cache = self._cache()
         if cache is not None and not cache.closed and kept:
             assert flight.values is not None
@@ -269,17 +262,25 @@ class Loader:
             cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.since)
 
     def _land(self, flight: Flight) -> None:
-        with self._lock:
-            for key in flight.keys:
-                del self._places[key]
-            flight.done = True
-            flight.carrier = 0
-            self._carriers.remove(threading.get_ident())
-            self._changed.notify_all()
-            self._start_next()
-            callbacks = list(flight.callbacks.values())
-        for callback in callbacks:
-            callback()
+        """Tell all who wait, and let the next flight depart."""
+        self._flights.land(flight)
+        wake_all(flight.waiters)
+        wake_all(self._landings)
+        persist(self._leave)
+        persist(self._go_on)
+
+    def _leave(self) -> None:
+        """This thread carries out one load less."""
+        me = threading.get_ident()
+        if self._nested.get(me, 0) > 1:
+            self._nested[me] -= 1
+        else:
+            self._nested.pop(me, None)
+
+    def _go_on(self) -> None:
+        """Somebody carries out the next flight."""
+        if not self._start_next():
+            self._carry()
 
     def _checked(self, answer: object, count: int) -> tuple[Array, Array]:
         """What a store has returned, as packed rows and bools."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-__all__ = ["run", "start"]
+__all__ = ["forget", "run", "start"]
 
 Result = TypeVar("Result")
 
@@ -34,13 +34,14 @@ class Task:
 
     def carry_out(self) -> None:
         """Whatever the call raises is for the one who asked for it, and must not end the thread."""
-        assert self.call is not None
         try:
+            assert self.call is not None
             self.result = self.call()
         except BaseException as error:
             self.error = error
-        self.call = None  # it goes here, not in the main thread
-        self.done.release()
+        finally:
+            self.call = None  # it goes here, not in the main thread
+            self.done.release()
 
 
 _idle: list[SimpleQueue[Task]] = []  # of threads that have nothing to do
@@ -80,17 +81,41 @@ def _give(task: Task) -> bool:
             _thread.start_new_thread(_work, (inbox,))
         except RuntimeError:
             return False
-    inbox.put(task)
+    try:
+        inbox.put(task)
+    except MemoryError:  # not an interrupt: it may come after the task has been put there
+        _idle.append(inbox)
+        raise
     return True
 
 
 def _work(inbox: SimpleQueue[Task]) -> None:
+    """Carry out tasks. A moment without memory may end the thread, but only while nobody can give it a task,
+    and leaves no one waiting for the task that it has."""
     while True:
-        inbox.get().carry_out()
-        if len(_idle) >= IDLE_MAX:
+        try:
+            task = inbox.get()
+        except BaseException:
+            continue
+        try:
+            task.carry_out()
+        except BaseException as error:  # it has not even begun
+            if task.done.locked():
+                task.error = error
+                task.done.release()
+        try:
+            del task
+            if len(_idle) >= IDLE_MAX:
+                return
+            _idle.append(inbox)
+        except BaseException:
             return
-        _idle.append(inbox)
+
+
+def forget() -> None:
+    """In the child of a fork: the threads are its parent's."""
+    _idle.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)
+    os.register_at_fork(after_in_child=forget)

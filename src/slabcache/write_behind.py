@@ -14,13 +14,13 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Generator, Iterator, MutableMapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from slabcache import workers
+from slabcache._base import forks
 from slabcache._write_behind import (
     ABSENT,
     CHANGE,
@@ -34,13 +34,14 @@ from slabcache._write_behind import (
 )
 from slabcache.aio import AsyncCalls
 from slabcache.arguments import seconds, whole
-from slabcache.errors import BackpressureError, SumOverflowError
-from slabcache.flusher import Flusher, OnRejected, Room, Saved, deadline_after, seconds_until
+from slabcache.errors import BackpressureError, ClosedError, SumOverflowError
+from slabcache.flusher import Flusher, OnRejected, Room, Saved, owners
 from slabcache.loader import Flight, Loader
 from slabcache.mapping import SlabMapping
 from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
 from slabcache.stats import Stats
 from slabcache.stores.base import Store
+from slabcache.waiting import deadline_after, seconds_until
 
 __all__ = ["WriteBehindCache", "WriteBehindStats"]
 
@@ -72,6 +73,7 @@ class WriteBehindStats(NamedTuple):
     capacity: int
     dirty: int  # rows that the store does not have yet, pending ones and deletions included
     pending: int  # of them, those evicted
+    failing: int  # of them, those that the store does not take, each by itself; they are tried again
     flushes: int  # calls of the store that succeeded
     flushed_rows: int  # rows that it has confirmed
     flush_errors: int  # attempts that failed
@@ -115,6 +117,11 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         Called as `on_rejected(keys, values, error)` with arrays of what the store refused for good, by the
         thread that writes; deleted rows have a value that means nothing. By default such rows are logged as
         errors.
+    load_timeout
+        Seconds that a call waits for a load at most, before TimeoutError; by default as long as it takes. The
+        store cannot be interrupted: a load given up goes on in its thread, and others take its place.
+    loads
+        Loads that run at the same time, at most. Misses that come meanwhile share the next one.
     exit_timeout
         Seconds that leaving the interpreter waits for rows to be saved, if the cache has not been closed.
 
@@ -151,6 +158,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         backpressure_timeout: float | None = None,
         default: Any = None,
         on_rejected: OnRejected | None = None,
+        load_timeout: float | None = None,
+        loads: int = 2,
         exit_timeout: float = 30.0,
     ) -> None:
         for name in ("key_dtype", "value_dtype", "load_many", "save_many", "delete_many", "close"):
@@ -163,29 +172,39 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             None if backpressure_timeout is None else seconds("backpressure_timeout", backpressure_timeout)
         )
         self._exit_timeout = seconds("exit_timeout", exit_timeout)
+        patience = None if load_timeout is None else seconds("load_timeout", load_timeout)
+        places = whole("loads", loads, 1)
         rows = whole("flush_rows", flush_rows, 1)
         if max_pending is None:
             max_pending = max(int(capacity) // 4, 1) if hasattr(capacity, "__index__") else 1
         pending = whole("max_pending", max_pending, 0)
+        _renew_after_fork()
         super().__init__(capacity, pending, store.key_dtype, store.value_dtype, default)
         self.store = store
-        self._loader = Loader(self, store)
+        self._loader = Loader(self, store, places, patience)
         self._closing = threading.RLock()  # held by the one who closes
         self._is_over = False  # it has been closed, and the store too
-        self._flusher = Flusher(self, store, interval, rows, on_rejected)
-        _open_caches[id(self)] = self
+        flusher = Flusher(self, store, interval, rows, on_rejected)
+        flusher.start(self._exit_timeout)
+        self._flusher = flusher
         _flush_before_others_end()
+
+    def __del__(self) -> None:
+        flusher = getattr(self, "_flusher", None)
+        if flusher is not None:
+            flusher.drop(self)
 
     # ---- what it is ------------------------------------------------------------------------------------
 
     def stats(self) -> WriteBehindStats:  # type: ignore[override]
         """Counts since construction or `reset_stats()`, the size, and how the writing goes. O(1)."""
-        unsaved, pending, _, _ = self._unsaved()
+        unsaved, pending, failing, _ = self._unsaved()
         counts = self._flusher.counts
         return WriteBehindStats(
             *self._stats(),
             unsaved,
             pending,
+            failing,
             counts.flushes,
             counts.flushed_rows,
             counts.flush_errors,
@@ -221,10 +240,11 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         return item
 
     def clear(self) -> None:
-        """Delete all entries that `len` counts, in the store too. What only the store has stays, and what is
-        evicted and on its way there. O(size)."""
-        while self._delete_least_recent() is not None:
-            pass
+        """Not supported, as it could mean two things: TypeError, which names them."""
+        raise TypeError(
+            "clear() of a WriteBehindCache could mean two things: invalidate_all() drops entries from memory "
+            "alone; delete_many(keys) deletes rows, in the store too"
+        )
 
     # ---- many keys -------------------------------------------------------------------------------------
 
@@ -286,6 +306,28 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self._invalidate(request)
         return request.found.reshape(_shape(keys, request))
 
+    def invalidate_all(self) -> int:
+        """Drop all saved entries from memory, so that the next use of each asks the store; how many.
+
+        Unsaved entries stay, as in `invalidate_many`: `flush()` first. O(capacity).
+
+        >>> import tempfile
+        >>> from slabcache.stores import SQLiteStore
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = SQLiteStore(folder.name + "/rows.db", table="counts", key="u8", value="u8")
+        >>> with WriteBehindCache(100, store) as cache:
+        ...     cache[7] = 1
+        ...     cache.flush()
+        ...     cache[8] = 2
+        ...     cache.invalidate_all(), list(cache), cache[7]
+        (1, [8], 1)
+        >>> folder.cleanup()
+        """
+        before = self._stats()[5]
+        for keys in self.scan_keys():
+            self.invalidate_many(keys)
+        return self._stats()[5] - before
+
     def scan_keys(self, rows: int = 4096) -> Iterator[Array]:
         """The keys that are being loaded, then those in memory, in no order, as arrays of at most `rows`.
 
@@ -327,6 +369,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         ------
         TimeoutError
             It is not after `timeout` seconds; it says how many rows are unsaved, and goes on trying.
+        ClosedError
+            The store was closed before; it says how many rows are unsaved.
         """
         self._drive(self._flushing(deadline_after(timeout)))
 
@@ -341,6 +385,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         ------
         TimeoutError
             Rows are unsaved after `timeout` seconds. The cache stays open, and goes on trying.
+        ClosedError
+            The store was closed before the cache; it says how many rows are lost. The cache is closed.
         """
         self._flusher.check_may_wait()
         deadline = deadline_after(timeout)
@@ -363,13 +409,19 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         if self._forked:
             self._close()
             return
+        lost: ClosedError | None = None
         if not self.closed:
-            self._drive(self._flushing(deadline))
+            try:
+                self._drive(self._flushing(deadline))
+            except ClosedError as error:
+                lost = error
             self._close()
         if self._is_over:
             return
         try:
             self._drive(self._saving(deadline))  # writes that came in between
+        except ClosedError as error:
+            lost = error
         except BaseException:
             self._reopen()
             raise
@@ -377,8 +429,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         if not self._is_over:
             self.store.close()
             self._is_over = True
-            _open_caches.pop(id(self), None)
             self._flusher.stop()
+            if lost is not None:
+                raise lost
 
     def _exit_deadline(self) -> float:
         """Of all steps by which the interpreter is left."""
@@ -397,6 +450,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def _drive(self, steps: Steps[Result]) -> Result:
         """Run a call, blocking while it waits. The first step changes nothing but the cache itself."""
+        _renew_after_fork()
         try:
             need = next(steps)
         except StopIteration as stop:
@@ -404,6 +458,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         if threading.current_thread() is threading.main_thread():
             return workers.run(lambda: self._finish(steps, need))
         return self._finish(steps, need)
+
+    def _renew(self) -> None:
+        _renew_after_fork()
 
     def _finish(self, steps: Steps[Result], need: Need) -> Result:
         """Run a call from its first need on."""
@@ -424,7 +481,12 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _too_late(self, need: Room | Saved) -> Exception:
         unsaved = self._unsaved()[0]
         error: Exception
-        if isinstance(need, Saved):
+        if self._flusher.store_is_closed:
+            error = ClosedError(
+                f"the store was closed before its cache: {unsaved} rows are unsaved; close the cache, which "
+                "closes its store"
+            )
+        elif isinstance(need, Saved):
             error = TimeoutError(f"{unsaved} rows are not in the store yet")
         else:
             error = BackpressureError(
@@ -444,33 +506,30 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _loading(self, request: Request) -> Steps[None]:
         """Have the missing rows of a request loaded."""
         yield None
-        rows, places, fresh = self._loader.submit(self, request)
-        if not places:
+        loads = self._loader.submit(self, request)
+        if not loads.keys:
             return
-        flights = list(dict.fromkeys(flight for flight, _ in places))
+        flights = list(dict.fromkeys(loads.flights))
         try:
             yield flights
         except GeneratorExit:  # nobody waits any more
-            self._loader.withdraw(places)
+            self._loader.withdraw(loads)
             raise
-        where_found = [flight.positions[key] for flight, key in places]
-        if any(flight.refused for flight in flights):
-            for (flight, _), position in zip(places, where_found, strict=True):
-                if position in flight.refused:
-                    raise flight.refused[position]
-        if len(flights) == 1:
-            where = {flights[0]: np.arange(len(places))}
-        else:
-            where = {
-                flight: np.array([row for row, place in enumerate(places) if place[0] is flight])
-                for flight in flights
-            }
-        positions = np.array(where_found)
-        for flight, which in where.items():
+        positions = [flight.positions[key] for flight, key in zip(loads.flights, loads.keys, strict=True)]
+        if any(flight.failures for flight in flights):
+            for flight, position in zip(loads.flights, positions, strict=True):
+                if position in flight.failures:
+                    raise self._loader.own(flight.failures[position])
+        numbers = {flight: number for number, flight in enumerate(flights)}
+        which = np.array([numbers[flight] for flight in loads.flights])
+        places = np.array(positions)
+        for flight, number in numbers.items():
+            here = np.flatnonzero(which == number)
             assert flight.values is not None
             assert flight.found is not None
-            at = positions[which]
-            request.supply(rows[which], flight.values[at], flight.found[at], flight.since, flight in fresh)
+            at = places[here]
+            fresh = flight in loads.fresh
+            request.supply(loads.rows[here], flight.values[at], flight.found[at], flight.since, fresh)
 
     def _changing(self, request: Request, attempt: Any) -> Steps[None]:
         """Attempt a change until nothing is missing and there is room."""
@@ -533,14 +592,19 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self._drive(self._putting_one(key, value))
 
     def _putting_one(self, key: Any, value: Any) -> Steps[None]:
-        keys, values = self._key_schema.encode_rows([key]), self._value_schema.encode_rows([value])
-        yield from self._putting(keys, values, False)
+        rows, value_rows = self._key_schema.encode_rows([key]), self._value_schema.encode_rows([value])
+        yield from self._putting_rows(rows, value_rows, False)
 
     def _putting(self, keys: Any, values: Any, return_evicted: bool) -> Steps[Any]:
         self._check_open()
         rows, value_rows = as_rows(self._key_schema, keys), as_rows(self._value_schema, values)
         if len(rows) != len(value_rows):
             raise ValueError(f"{len(rows)} keys do not match {len(value_rows)} values")
+        return (yield from self._putting_rows(rows, value_rows, return_evicted))
+
+    def _putting_rows(self, rows: Array, value_rows: Array, return_evicted: bool) -> Steps[Any]:
+        """`put_many` of packed rows: nothing that the caller has given is encoded a second time."""
+        self._check_open()
         evicted = self._put(rows, value_rows, None, return_evicted)
         if evicted is not None:
             return evicted
@@ -633,7 +697,7 @@ MutableMapping.register(WriteBehindCache)
 
 _ends_at: float | None = None  # when the interpreter began to end
 _finalized = 0  # the process whose end has been provided for
-_open_caches: weakref.WeakValueDictionary[int, WriteBehindCache] = weakref.WeakValueDictionary()
+_forks = forks()  # when threads and loads were last renewed
 
 
 def _shape(keys: Any, request: Request) -> tuple[int, ...]:
@@ -643,11 +707,13 @@ def _shape(keys: Any, request: Request) -> tuple[int, ...]:
 
 def _start_flushes() -> list[WriteBehindCache]:
     """Have all open caches flush at the same time: one whose store fails must not take the time of others."""
-    caches = [cache for cache in list(_open_caches.values()) if not cache._forked]
-    for cache in caches:
-        need = Saved(time.monotonic_ns(), cache._exit_deadline())
-        with contextlib.suppress(Exception):
-            cache._flusher.call_when_met(need, bool)
+    caches = []
+    for flusher in dict.fromkeys(owners.copy().values()):
+        cache = flusher.cache()
+        if cache is not None and not cache._forked:
+            caches.append(cache)
+            with contextlib.suppress(Exception):
+                flusher.enlist(Saved(time.monotonic_ns(), cache._exit_deadline()), bool)
     return caches
 
 
@@ -685,13 +751,23 @@ def _flush_before_others_end() -> None:
         sys.modules["multiprocessing.util"].Finalize(None, _flush_at_exit, exitpriority=0)
 
 
-def _after_fork_in_child() -> None:
-    global _ends_at
+def _renew_after_fork() -> None:
+    """In the child of a fork: its parent's threads are not here, nor their loads. A fork made in C runs no
+    hook of Python's; so calls that may have to wait look whether there was one."""
+    global _ends_at, _forks
+    if _forks == forks():
+        return
+    _forks = forks()
     _ends_at = None
-    for cache in list(_open_caches.values()):
-        cache._loader = Loader(cache, cache.store)
-        cache._closing = threading.RLock()
-        cache._flusher.forked()
+    workers.forget()
+    flushers = list(dict.fromkeys(owners.copy().values()))
+    owners.clear()
+    for flusher in flushers:
+        flusher.forked()
+        cache = flusher.cache()
+        if cache is not None:
+            cache._loader = cache._loader.renewed(cache)
+            cache._closing = threading.RLock()
 
 
 # No public call of Python's has a function run before concurrent.futures gives up. Handlers run in reverse
@@ -701,4 +777,4 @@ _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
     _register(_flush_while_threads_work)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_renew_after_fork)

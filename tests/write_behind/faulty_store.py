@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slabcache import WriteBehindCache
+from slabcache import RowsRejected, WriteBehindCache
 
 
 class FaultyStore:
@@ -23,7 +23,7 @@ class FaultyStore:
         self.failing_loads: BaseException | None = None
         self.refused: set[Any] = set()
         self.damaged: set[Any] = set()
-        self.refusal: BaseException = ValueError("never")
+        self.refusal: BaseException = RowsRejected("never")
         self.gate = threading.Event()
         self.gate.set()
         self.loading = threading.Event()  # a load has begun

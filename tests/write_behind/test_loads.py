@@ -52,7 +52,7 @@ def test_concurrent_misses_of_several_keys_are_loaded_together() -> None:
     with ThreadPoolExecutor(20) as pool:
         results = [pool.submit(cache.get, key) for key in range(20)]
         store.loading.wait()
-        while len(cache._loader._places) < 20:
+        while len(cache._loader._flights.places) < 20:
             pass
         store.gate.set()
         assert [result.result() for result in results] == [key * 10 for key in range(20)]
@@ -247,7 +247,7 @@ def test_what_only_looks_keeps_nothing_and_a_read_that_joins_it_does() -> None:
         look = pool.submit(cache.peek, 1)
         store.loading.wait()
         read = pool.submit(cache.get, 1)
-        while not cache._loader._places[b"\x01" + bytes(7)][0].kept:
+        while not cache._loader._flights.places[b"\x01" + bytes(7)].kept:
             pass
         store.gate.set()
         assert (look.result(), read.result()) == (10, 10)
@@ -287,7 +287,7 @@ def test_a_change_of_more_keys_than_have_rows_waits_for_room() -> None:
         store.gate.set()
         store.failure = OSError("down")
         deleted = pool.submit(cache.delete_many, range(1, 9))
-        while not cache._flusher._hurry:
+        while not cache._flusher._waiters:
             pass
         store.failure = None
         assert deleted.result().sum() == 2
@@ -314,7 +314,7 @@ def test_what_was_invalidated_is_loaded_anew() -> None:
         scanned = [keys.tolist() for keys in cache.scan_keys(1)]
         assert cache.invalidate_many([1]).tolist() == [True]
         after = pool.submit(cache.get, 1)
-        while len(cache._loader._places) < 1:
+        while len(cache._loader._flights.places) < 1:
             pass
         store.gate.set()
         assert before.result() in (11, 12)

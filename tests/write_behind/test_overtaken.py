@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache._write_behind import ABSENT, READ, UNKNOWN, Request, WriteBehindCore
+from slabcache._write_behind import ABSENT, READ, UNKNOWN, Batch, Request, WriteBehindCore
 
 CAPACITY, MAX_PENDING = 2, 1
 KEYS = st.integers(0, 4)
@@ -35,6 +35,7 @@ class Machine(RuleBasedStateMachine):
         self.batch: Any = None
         self.loads: list[tuple[int, int | None, int, int]] = []  # key, row, last write and rows saved by then
         self.saved = 0  # rows
+        self.failing: set[int] = set()  # slots
         self.number = 0
 
     @rule(key=KEYS)
@@ -58,16 +59,17 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.batch is None)
     @rule(limit=st.integers(1, 3))
     def drain(self, limit: int) -> None:
-        self.batch = self.core._drain(NEVER, limit)
+        self.batch = Batch(self.core, limit)
+        self.core._drain(self.batch, NEVER)
 
     @precondition(lambda self: self.batch is not None)
     @rule(taken=st.booleans())
     def end_of_batch(self, taken: bool) -> None:
-        slots, since, deleted, keys, values = self.batch
-        self.batch = None
+        batch, self.batch = self.batch, None
         if not taken:
-            self.core._restore(slots, since)
+            self.core._restore(batch)
             return
+        slots, _, deleted, keys, values = batch.columns()
         for key, value, gone in zip(keys.tolist(), values.tolist(), deleted.tolist(), strict=True):
             self.saved += 1
             if gone:
@@ -75,6 +77,23 @@ class Machine(RuleBasedStateMachine):
             else:
                 self.store[key] = value
         self.core._settle(slots, True)
+
+    @precondition(lambda self: self.batch is not None)
+    @rule()
+    def put_aside(self) -> None:
+        slots, since, *_ = self.batch.columns()
+        self.core._put_aside(slots, since)
+        self.failing.update(slots.tolist())
+        self.batch = None
+
+    @precondition(lambda self: self.batch is None)
+    @rule(limit=st.integers(1, 3))
+    def take_again(self, limit: int) -> None:
+        slots = sorted(self.failing)[:limit]
+        if slots:
+            self.batch = Batch(self.core, limit)
+            self.core._take_again(self.batch, np.array(slots, np.uint32))
+            self.failing.difference_update(slots)
 
     @rule(key=KEYS)
     def start_load(self, key: int) -> None:

@@ -216,11 +216,9 @@ def test_a_failing_store_keeps_rows_and_is_told_once(caplog: pytest.LogCaptureFi
     cache.close()
 
 
-@pytest.mark.parametrize(
-    "refusal", [RowsRejected("no"), ValueError("no"), TypeError("no"), OverflowError("no")]
-)
-def test_a_refused_row_is_found_and_does_not_hold_up_others(refusal: Exception) -> None:
+def test_a_refused_row_is_found_and_does_not_hold_up_others() -> None:
     rejected = []
+    refusal = RowsRejected("no")
     store, cache = make(
         capacity=100,
         on_rejected=lambda keys, values, error: rejected.append((keys.tolist(), values.tolist(), error)),
@@ -240,6 +238,7 @@ def test_a_refused_row_is_found_and_does_not_hold_up_others(refusal: Exception) 
 def test_a_refused_row_is_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
     store, cache = make(FaultyStore(rows={1: 10}))
     store.refused = {1}
+    store.refusal = RowsRejected("never")
     del cache[1]
     with caplog.at_level(logging.ERROR, "slabcache"):
         cache.flush()
@@ -281,7 +280,7 @@ def test_a_writer_that_waits_in_vain_changes_nothing() -> None:
             write()
     assert cache.get_many([1, 2, 3, 9])[0].tolist() == [1, 2, 3, 90]
     cache[1] = 11  # it is unsaved already
-    assert cache._flusher._hurry == 0, "nobody waits any more"
+    assert not cache._flusher._waiters, "nobody waits any more"
     with pytest.raises(ValueError, match="4 different keys"):
         cache.put_many(range(4), range(4))
     cache.put_many([1, 1, 1, 1], [1, 2, 3, 4])
@@ -338,13 +337,13 @@ def test_a_flush_waits_for_a_batch_whose_row_was_written_again() -> None:
     store.saving.wait()
     with ThreadPoolExecutor(1) as pool:
         flush = pool.submit(cache.flush)
-        while not cache._flusher._until:
+        while not cache._flusher._waiters:
             time.sleep(0.001)
         time.sleep(0.05)  # several ticks of the clock that writes are stamped with
         cache[1] = 2
-        assert cache._unsaved()[3] > cache._flusher._until
-        with cache._flusher._lock:
-            cache._flusher._changed.notify_all()
+        (waiter,) = cache._flusher._waiters
+        assert cache._unsaved()[3] > waiter.need.until
+        cache._flusher._tell(cache)
         with pytest.raises(TimeoutError):
             flush.result(0.1)
         store.gate.set()
@@ -363,8 +362,9 @@ def test_it_is_a_mapping_of_what_is_in_memory_and_cannot_be_copied() -> None:
     for copying in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="WriteBehindCache"):
             copying(cache)
-    cache.clear()
-    assert len(cache) == 0
+    with pytest.raises(TypeError, match=r"invalidate_all.*delete_many"):
+        cache.clear()
+    assert len(cache) == 2
     cache.close()
 
 
@@ -380,6 +380,10 @@ def test_it_is_a_mapping_of_what_is_in_memory_and_cannot_be_copied() -> None:
         ({"backpressure_timeout": float("nan")}, ValueError),
         ({"default": "x"}, TypeError),
         ({"on_rejected": 5}, TypeError),
+        ({"load_timeout": -1}, ValueError),
+        ({"load_timeout": "1"}, TypeError),
+        ({"loads": 0}, ValueError),
+        ({"loads": 1.5}, TypeError),
         ({"store": object()}, TypeError),
     ],
 )

@@ -76,7 +76,7 @@ def test_interrupts_leave_no_load_behind(no_collections: None) -> None:
         assert interrupts > 100
         assert cache.get_many(range(2000))[0].tolist() == list(range(2000))
         cache.close(60)
-        assert not cache._loader._carriers
+        assert not cache._loader._flights.running
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -131,7 +131,7 @@ def test_reads_that_were_given_up_are_not_loaded() -> None:
         assert await kept == 1500
         assert [await task for task in held] == [0, 1]
         assert sum(len(keys) for keys in store.loads) <= 4
-        assert not cache._loader._places
+        assert not cache._loader._flights.places
         assert await cache.aget(999) == 999
         await cache.aclose()
 
@@ -222,7 +222,7 @@ def test_a_store_may_ask_the_cache_for_other_rows() -> None:
 def test_a_store_that_asks_for_the_row_it_is_loading_is_told() -> None:
     store, cache = make()
     store.after_load = lambda: cache[1]
-    with pytest.raises(RuntimeError, match="that it is loading"):
+    with pytest.raises(RuntimeError, match="that this thread is loading"):
         cache.get(1)
     cache.close()
 
@@ -237,7 +237,7 @@ def test_a_load_that_has_not_begun_fails_when_the_cache_closes() -> None:
             reads.append(pool.submit(cache.get, key))
             if key < 2:
                 store.loading.wait()
-        while len(cache._loader._places) < 3:
+        while len(cache._loader._flights.places) < 3:
             pass
         closing = pool.submit(cache.close)
         while not cache._loader._is_closed:

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache._write_behind import ABSENT, CREATE, NO_ROOM, UNKNOWN, Request, WriteBehindCore
+from slabcache._write_behind import ABSENT, CREATE, NO_ROOM, UNKNOWN, Batch, Request, WriteBehindCore
 
 CAPACITY, MAX_PENDING = 4, 3
 KEYS = st.integers(0, 11)
@@ -27,6 +27,12 @@ class Core(WriteBehindCore):
         pass
 
 
+def drained(core: WriteBehindCore, until: int, limit: int) -> Batch:
+    batch = Batch(core, limit)
+    core._drain(batch, until)
+    return batch
+
+
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +40,8 @@ class Machine(RuleBasedStateMachine):
         self.values: dict[int, int | None] = {}  # of unsaved keys; None: deleted
         self.batch: set[int] = set()  # keys that the store has been given
         self.rewritten: set[int] = set()  # keys written since then
-        self.rows = None
+        self.rows: Batch | None = None
+        self.failing: dict[int, int] = {}  # slots, and their keys
         self.number = 0
 
     @rule(key=KEYS)
@@ -75,20 +82,40 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.rows is None)
     @rule(limit=st.integers(1, 8))
     def drain(self, limit: int) -> None:
-        rows = self.core._drain(NEVER, limit)
-        slots, _, deleted, keys, values = rows
-        assert len(slots) == min(limit, len(self.values))
+        self.rows = drained(self.core, NEVER, limit)
+        slots = self.rows.columns()[0]
+        assert len(slots) == min(limit, len(self.values) - len(self.failing))
+        assert not self.failing.keys() & set(slots.tolist())
+        self.begin()
+
+    @precondition(lambda self: self.rows is None)
+    @rule(limit=st.integers(1, 4))
+    def take_again(self, limit: int) -> None:
+        slots = sorted(self.failing)[:limit]
+        self.rows = Batch(self.core, limit)
+        self.core._take_again(
+            self.rows, np.array([*slots, *slots[:1]][: min(limit, len(self.values))], np.uint32)
+        )
+        assert self.rows.columns()[0].tolist() == slots
+        for slot in slots:
+            del self.failing[slot]
+        self.begin()
+
+    def begin(self) -> None:
+        """A batch has the rows as they were written last."""
+        assert self.rows is not None
+        slots, since, deleted, keys, values = self.rows.columns()
+        assert self.rows.oldest() == min(since.tolist(), default=2**64 - 1)
         for key, value, gone in zip(keys.tolist(), values.tolist(), deleted.tolist(), strict=True):
             assert self.values[key] == (None if gone else value)
             self.batch.add(key)
         assert len(self.batch) == len(slots)
-        self.rows = rows
         self.rewritten.clear()
 
     @precondition(lambda self: self.rows is not None)
     @rule(saved=st.booleans())
     def settle(self, saved: bool) -> None:
-        self.core._settle(self.rows[0], saved)
+        self.core._settle(self.rows.columns()[0], saved)
         for key in self.batch - self.rewritten:
             value = self.values.pop(key)
             if not saved and value is not None:
@@ -98,8 +125,19 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.rows is not None)
     @rule()
     def restore(self) -> None:
-        order = np.argsort(self.rows[1], kind="stable")
-        self.core._restore(self.rows[0][order], self.rows[1][order])
+        self.core._restore(self.rows)
+        self.end()
+
+    @precondition(lambda self: self.rows is not None)
+    @rule(part=st.sets(st.integers(0, 7)))
+    def put_aside(self, part: set[int]) -> None:
+        """Some rows, also such as were written since; the others are given back."""
+        slots, since, _, keys, _ = self.rows.columns()
+        chosen = [row for row in range(len(slots)) if row in part]
+        self.core._put_aside(slots[chosen], since[chosen])
+        self.core._put_aside(slots[chosen], since[chosen])  # once more changes nothing
+        self.core._restore(self.rows)
+        self.failing.update(zip(slots[chosen].tolist(), keys[chosen].tolist(), strict=True))
         self.end()
 
     def end(self) -> None:
@@ -113,9 +151,10 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def holds(self) -> None:
         self.core._check()
-        unsaved, pending, deleted, _ = self.core._unsaved()
+        unsaved, pending, failing, since = self.core._unsaved()
         assert unsaved == len(self.values)
-        assert deleted == sum(value is None for value in self.values.values())
+        assert failing == len(self.failing)
+        assert (since == 0) is (unsaved == failing)
         assert pending <= MAX_PENDING
         for key, value in self.values.items():
             found = self.core._attempt(key, False, False)
@@ -142,8 +181,7 @@ def test_a_clean_entry_gives_way_where_no_more_may_pend() -> None:
     core = Core(3, 1)
     for key in range(3):
         core._attempt_put(key, key)
-    rows = core._drain(NEVER, 3)
-    core._settle(rows[0], True)
+    core._settle(drained(core, NEVER, 3).columns()[0], True)
     for key in (10, 11, 12, 13):  # the last three evict clean entries, and one unsaved entry pends
         assert core._attempt_put(key, key)
     assert not core._attempt_put(14, 14)
@@ -158,10 +196,10 @@ def test_what_is_due_is_drained_first_and_what_is_pending_after_it() -> None:
     core._attempt_put(2, 2)
     core._attempt(1, True, True)
     core._attempt_put(3, 3)  # evicts 2
-    rows = core._drain(due, 10)
+    rows = drained(core, due, 10).columns()
     assert rows[3].tolist() == [1, 2]
     core._settle(rows[0], True)
-    assert core._drain(NEVER, 10)[3].tolist() == [3]
+    assert drained(core, NEVER, 10).columns()[3].tolist() == [3]
 
 
 def test_a_change_says_how_many_rows_it_lacks_room_for() -> None:
@@ -178,23 +216,34 @@ def test_what_is_not_due_stays() -> None:
     core = Core()
     core._attempt_put(1, 1)
     since = core._unsaved()[3]
-    assert len(core._drain(since - 1, 10)[0]) == 0
-    assert len(core._drain(since, 10)[0]) == 1
+    assert len(drained(core, since - 1, 10)) == 0
+    assert len(drained(core, since, 10)) == 1
 
 
 def test_an_acknowledgement_does_not_clean_what_was_written_since() -> None:
     core = Core()
     core._attempt_put(1, 1)
-    rows = core._drain(NEVER, 10)
+    rows = drained(core, NEVER, 10)
     core._attempt_put(1, 2)
-    core._settle(rows[0], True)
+    core._settle(rows.columns()[0], True)
     assert core._unsaved()[0] == 1
-    assert core._drain(NEVER, 10)[4].tolist() == [2]
+    assert drained(core, NEVER, 10).columns()[4].tolist() == [2]
 
 
-def test_slot_numbers_from_elsewhere_are_refused() -> None:
-    core = Core()
-    with pytest.raises(ValueError, match="slots"):
-        core._settle(np.array([4_000_000_000], np.uint32), True)
-    with pytest.raises(ValueError, match="slots"):
-        core._restore(np.array([1], np.uint32), np.array([], np.uint64))
+def test_what_is_not_of_the_cache_is_refused() -> None:
+    core, other = Core(), Core()
+    for cache in core, other:
+        cache._attempt_put(1, 1)
+    far = np.array([4_000_000_000], np.uint32)
+    for call in (
+        lambda: core._settle(far, True),
+        lambda: core._put_aside(far, np.zeros(1, "u8")),
+        lambda: core._put_aside(np.array([1], np.uint32), np.zeros(0, "u8")),
+        lambda: core._take_again(Batch(core, 1), far),
+        lambda: core._take_again(Batch(core, 1), np.ones(2, np.uint32)),
+        lambda: core._take_again(drained(core, NEVER, 1), np.ones(1, np.uint32)),
+        lambda: core._drain(Batch(other, 1), NEVER),
+        lambda: core._restore(Batch(other, 1)),
+    ):
+        with pytest.raises(ValueError, match="slots|batch|since"):
+            call()
