@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
+from slabcache.errors import ClosedError
 from slabcache.flusher import Room, Saved
 from slabcache.waiting import deadline_after, seconds_until
 
@@ -98,7 +99,8 @@ class AsyncCalls(_Calls):
         """`close`."""
         deadline = deadline_after(timeout)
         if not self.closed:
-            await _run(self, self._flushing(deadline))  # which can be cancelled
+            with suppress(ClosedError):  # of the store: `close` says so
+                await _run(self, self._flushing(deadline))  # which can be cancelled
         await asyncio.to_thread(self.close, seconds_until(deadline))
 
 

@@ -2,8 +2,8 @@
 
 A call of a store with many rows fails as a whole, whatever is wrong: one row that it never takes, one
 partition that is down, or the server. `divide` tells these apart. It tries single rows, picked at random,
-until one is answered; where none is, the store is away. Otherwise the rows are halved, as in group testing:
-one row in n that fails costs some 2 log2(n) calls.
+until one is answered; where none is, and there are more, the store is away. Otherwise the rows are halved, as
+in group testing: one row in n that fails costs some 2 log2(n) calls.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ Rows = npt.NDArray[np.intp]  # numbers of rows
 class Outcome:
     """What has become of the rows of a batch; those that are not named here were taken.
 
-    `answered` says whether the store has taken or refused anything.
+    `answered` says whether the store has taken or refused anything. Where it has not, it is away, if there is
+    a `rest`; otherwise each row has failed by itself.
     """
 
     def __init__(self) -> None:
@@ -82,8 +83,9 @@ def divide(
     if not outcome.answered:
         rows = _probe(outcome, call, rows, started, caught)
         if not outcome.answered:
-            outcome.failed.clear()
-            outcome.rest = list(range(count))
+            if len(rows):
+                outcome.failed.clear()
+                outcome.rest = list(range(count))
             return outcome
     parts = _halves(rows)
     while parts:

@@ -39,8 +39,7 @@ log = logging.getLogger("slabcache")
 Array = np.ndarray[Any, Any]
 OnRejected = Callable[[Array, Array, BaseException], object]
 
-FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts
-LONGEST_PAUSE = 20.0  # seconds between attempts of a row that fails by itself
+FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts, of a batch or of a row that fails
 EARLY = 16  # a row goes with others up to the 16th part of the interval before it is due
 SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
@@ -135,7 +134,8 @@ class Flusher:
         self.last_error: BaseException | None = None
         self.store_is_closed = False
         self._until = 0  # a flush has asked for what became dirty no later, and may have been given up
-        self._failures = 0  # attempts in a row in which the store has taken nothing
+        self._failures = 0  # attempts in a row that found the store away
+        self._trouble = 0  # attempts that failed since the store last had all rows that it was given
         self._batch: Batch | None = None  # under way
         self._aside: dict[int, Aside] = {}  # by slot: rows that fail by themselves
         self._pauses: dict[int, float] = {}  # of those that are tried again
@@ -314,13 +314,12 @@ class Flusher:
                 try:
                     if not self._turn():
                         return
-                except (
-                    BaseException
-                ) as error:  # nothing may end the thread, least of all a moment without memory
-                    with contextlib.suppress(BaseException):
+                except BaseException as error:  # nothing may end the thread, least of all want of memory
+                    try:
                         self._fail(error)
-                    with contextlib.suppress(BaseException):
                         self._pause()
+                    except BaseException:
+                        continue
         finally:
             for identity in self.identities:
                 owners.pop(identity, None)
@@ -438,8 +437,8 @@ class Flusher:
     def _write(self, cache: WriteBehindCache, again: bool) -> None:
         """Give the batch to the store, deletions first: a new row may need what an old one leaves free.
 
-        Where the store has taken nothing it is away, and that is raised; but rows that have failed by
-        themselves say nothing about others.
+        Where the store is away, that is raised. But rows that have failed by themselves before say nothing
+        about others.
         """
         assert self._batch is not None
         rows = Rows(*self._batch.columns())
@@ -453,10 +452,10 @@ class Flusher:
                 outcomes.append((part, divide(len(part.slots), save, caught=BaseException)))
         errors = [outcome.error for _, outcome in outcomes if outcome.error is not None]
         answered = any(outcome.answered for _, outcome in outcomes)
-        if errors and not answered and not again:
+        if not answered and not again and any(outcome.rest for _, outcome in outcomes):
             raise errors[-1]
         if errors:
-            self._note(errors[-1])
+            self._note(errors[-1], answered)
         for part, outcome in outcomes:
             failing = list(outcome.rest) if again or not outcome.answered else []
             for row, error in sorted(outcome.failed.items()):
@@ -467,9 +466,10 @@ class Flusher:
             self._put_aside(cache, part.part(failing))
         self._pauses = {}
         self._give_back(cache)  # what nobody knows about
-        if answered and self._failures:  # told before anybody who waits for the batch goes on
-            _tell_log("%s takes rows again, after %d failed attempts", self._name(), self._failures)
-            self._failures = 0
+        self._failures = 0
+        if self._trouble and not errors and not self._aside:  # told before those who wait go on
+            _tell_log("%s takes all rows again, after %d failed attempts", self._name(), self._trouble)
+            self._trouble = 0
         self._tell(cache)
 
     def _save(self, cache: WriteBehindCache, part: Rows) -> None:
@@ -515,16 +515,19 @@ class Flusher:
         if not len(part.slots):
             return
         now = time.monotonic()
-        if not self._aside and not self._pauses:
-            text = "%s fails for single rows, %d so far; they are kept and tried again: %r"
-            _tell_log(text, self._name(), len(part.slots), self.last_error)
         for slot, since in zip(part.slots.tolist(), part.since.tolist(), strict=True):
-            pause = min(self._pauses.get(slot, FIRST_DELAY / 2) * 2, LONGEST_PAUSE)
+            pause = min(self._pauses.get(slot, FIRST_DELAY / 2) * 2, LONGEST_DELAY)
             self._aside[slot] = Aside(since, now + pause * random.uniform(0.5, 1), pause)
         cache._put_aside(part.slots, part.since)
 
-    def _note(self, error: BaseException) -> None:
-        """Of an attempt that failed, for a part at least."""
+    def _note(self, error: BaseException, answered: bool) -> None:
+        """An attempt has failed, for a part at least; where the store has answered, others are saved."""
+        if not self._trouble:
+            # As text: a log may keep its records, and these would keep the frames, and so the cache.
+            where = "".join(traceback.format_exception(error))
+            what = "fails for single rows, which" if answered else "fails; rows"
+            _tell_log("%s %s are kept and tried again: %r\n%s", self._name(), what, error, where)
+        self._trouble += 1
         self.counts.flush_errors += 1
         self.store_is_closed |= isinstance(error, ClosedError)
         self.last_error = _without_frames(error)
@@ -532,11 +535,7 @@ class Flusher:
     def _fail(self, error: BaseException) -> None:
         """An attempt has failed as a whole."""
         self._failures += 1
-        if self._failures == 1:
-            # As text: a log may keep its records, and these would keep the frames, and so the cache.
-            where = "".join(traceback.format_exception(error))
-            _tell_log("%s fails; rows are kept and tried again: %r\n%s", self._name(), error, where)
-        self._note(error)
+        self._note(error, answered=False)
 
     def _give_back(self, cache: WriteBehindCache) -> None:
         """Rows of the batch under way that are not settled are dirty again."""

@@ -483,8 +483,8 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         error: Exception
         if self._flusher.store_is_closed:
             error = ClosedError(
-                f"the store was closed before its cache: {unsaved} rows are unsaved; close the cache, which "
-                "closes its store"
+                f"the store was closed before its cache, and {unsaved} rows are unsaved; close the cache "
+                "alone: it closes its store"
             )
         elif isinstance(need, Saved):
             error = TimeoutError(f"{unsaved} rows are not in the store yet")
@@ -722,7 +722,7 @@ def _flush_at_exit() -> None:
     for cache in _start_flushes():
         try:
             cache.close(seconds_until(cache._exit_deadline()))
-        except TimeoutError as error:
+        except (TimeoutError, ClosedError) as error:
             log.error("leaving the interpreter, %s: %s", type(cache.store).__name__, error)
         except BaseException:
             log.exception("leaving the interpreter, %s: not closed", type(cache.store).__name__)

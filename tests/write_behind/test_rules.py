@@ -211,7 +211,7 @@ def test_a_failing_store_keeps_rows_and_is_told_once(caplog: pytest.LogCaptureFi
     assert store.rows == {5: 50, 1: 10}
     assert [record.message.split(";")[0].split(",")[0] for record in caplog.records] == [
         "FaultyStore fails",
-        "FaultyStore takes rows again",
+        "FaultyStore takes all rows again",
     ]
     cache.close()
 

@@ -1,0 +1,162 @@
+"""A store, and a table, belongs to one open cache; and what becomes of a cache whose store is closed first."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from slabcache import ClosedError, WriteBehindCache, flusher
+from write_behind.faulty_store import FaultyStore, make
+
+
+class Table(FaultyStore):
+    """A connection to a table that others may have a connection to as well."""
+
+    def __init__(self, rows: dict[int, int], identity: object) -> None:
+        super().__init__()
+        self.rows = rows
+        self.identity = identity
+
+
+class Closable(FaultyStore):
+    def _write(self, keys: np.ndarray) -> list[int]:
+        self.saving.set()
+        self.gate.wait()
+        if self.closed:
+            raise ClosedError("the store is closed")
+        return super()._write(keys)
+
+
+def test_a_second_cache_on_a_store_or_table_is_refused() -> None:
+    rows: dict[int, int] = {}
+    store, cache = make(Table(rows, "t"))
+    for second in store, Table(rows, "t"):
+        with pytest.raises(
+            ValueError, match=r"^store: another cache that is open .* close\(\) that one first"
+        ):
+            WriteBehindCache(8, second)
+    other = WriteBehindCache(8, Table(rows, "u"))
+    cache[1] = 1
+    cache.close()
+    again = WriteBehindCache(8, Table(rows, "t"))
+    assert again[1] == 1
+    again.close()
+    other.close()
+    assert not flusher.owners
+
+
+def test_a_cache_that_was_not_made_owns_nothing() -> None:
+    store = FaultyStore()
+    for options in ({"capacity": 0}, {"flush_rows": 0}, {"default": "x"}):
+        with pytest.raises((TypeError, ValueError)):
+            WriteBehindCache(**{"capacity": 8, "store": store, **options})
+    WriteBehindCache(8, store).close()
+
+
+def test_a_cache_that_was_dropped_is_saved_before_another_opens() -> None:
+    """As by a cell of a notebook that is run twice."""
+    rows: dict[int, int] = {}
+    for number in range(20):
+        cache = WriteBehindCache(8, Table(rows, "t"), flush_interval=1000.0)
+        assert cache.get(1, 0) == number
+        cache[1] = number + 1
+        del cache
+    WriteBehindCache(8, Table(rows, "t")).close()
+    assert rows == {1: 20}
+
+
+def test_a_cache_that_is_garbage_is_saved_before_another_opens() -> None:
+    rows: dict[int, int] = {}
+    cache = WriteBehindCache(8, Table(rows, "t"), flush_interval=1000.0)
+    cache.itself = cache  # type: ignore[attr-defined]
+    cache[1] = 1
+    gone = weakref.ref(cache)
+    del cache
+    second = WriteBehindCache(8, Table(rows, "t"))
+    assert second[1] == 1
+    second.close()
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_cache_that_was_dropped_and_cannot_be_saved_is_told() -> None:
+    rows: dict[int, int] = {}
+    store = Table(rows, "t")
+    store.failure = OSError("down")
+    cache = WriteBehindCache(8, store, flush_interval=1000.0)
+    cache.put_many([1, 2], [1, 2])
+    del cache
+    with pytest.raises(TimeoutError, match="dropped without close.*2 rows of it cannot be saved") as raised:
+        WriteBehindCache(8, Table(rows, "t"), exit_timeout=0.2)
+    assert raised.value.__cause__ is store.failure
+    store.failure = None
+    cache = WriteBehindCache(8, Table(rows, "t"))
+    assert rows == {1: 1, 2: 2}
+    cache.close()
+
+
+def test_of_many_who_open_at_once_one_succeeds() -> None:
+    start = threading.Barrier(8)
+
+    def open_one(number: int) -> WriteBehindCache | None:
+        start.wait()
+        try:
+            return WriteBehindCache(8, Table({}, "t"))
+        except ValueError:
+            return None
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            (cache,) = [cache for cache in pool.map(open_one, range(8)) if cache is not None]
+        cache.close()
+        del cache
+
+
+@pytest.mark.parametrize("unsaved", [0, 3])
+def test_a_store_that_was_closed_before_ends_flush_and_close(unsaved: int) -> None:
+    store, cache = make(Closable())
+    with pytest.raises(ClosedError) if unsaved else closing(cache):
+        with cache, closing(store):
+            cache.put_many(range(unsaved), range(unsaved))
+    assert cache.closed
+    cache.close()
+    assert not flusher.owners
+
+
+def test_who_waits_is_told_that_the_store_was_closed() -> None:
+    store, cache = make(Closable(), capacity=2, max_pending=1)
+    store.gate.clear()
+    cache.put_many([1, 2, 3], [1, 2, 3])
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(cache.flush), pool.submit(cache.__setitem__, 4, 4), pool.submit(cache.close)]
+        while len(cache._flusher._waiters) < 3:
+            pass
+        store.closed = 1
+        store.gate.set()
+        for wait in waiting:
+            with pytest.raises(ClosedError, match="3 rows are unsaved"):
+                wait.result()
+    for call in (cache.flush, lambda: cache.put_many([5], [5])):
+        with pytest.raises(ClosedError):
+            call()
+    assert store.rows == {}
+
+
+def test_in_asyncio() -> None:
+    async def main() -> None:
+        store, cache = make(Closable(), capacity=2, max_pending=0)
+        store.closed = 1
+        await cache.aput_many([1, 2], [1, 2])
+        for wait in (cache.aflush(), cache.aset(3, 3), cache.aclose()):
+            with pytest.raises(ClosedError, match="2 rows are unsaved"):
+                await wait
+        assert cache.closed
+
+    asyncio.run(main())
