@@ -1,7 +1,8 @@
-"""Rows that the store does not take, each by itself, for whatever reason: kept, tried again, in nobody's way."""
+"""Rows that the store does not take, each by itself, for whatever reason: they are kept and tried again."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import random
@@ -107,7 +108,7 @@ def test_each_failing_row_is_tried_again_after_a_pause_that_doubles(monkeypatch:
         for aside in cache._flusher._aside.copy().values():
             if aside.pause not in pauses:
                 pauses.append(aside.pause)
-    assert [later / earlier for earlier, later in zip(pauses, pauses[1:], strict=False)] >= [2.0] * 5
+    assert [later / earlier for earlier, later in itertools.pairwise(pauses)] >= [2.0] * 5
     cache[3] = 3  # and does not wait for it
     while 3 not in store.rows:
         time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Every call on a cache that is always full: what a call does when it has to wait is what it does otherwise."""
+"""Every call on a cache that is always full: a call that has to wait does what it does otherwise."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Slow(FaultyStore):
 
 
 def calls(kind: str) -> dict[str, Callable[[WriteBehindCache], Any]]:
-    _, _, first, second, field = KINDS[kind]
+    _, _, _, second, field = KINDS[kind]
     one, two, three = (key_of(kind, number) for number in (1, 2, 3))
     by_field = {} if field is None else {"field": field}
     numeric = field is not None or kind == "scalar"

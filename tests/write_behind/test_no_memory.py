@@ -1,6 +1,6 @@
 """Moments without memory: no thread of ours ends, no row is lost, nobody waits for ever.
 
-`_testcapi.set_nomemory` lets every allocation of the interpreter fail, in all threads, from one allocation on.
+`_testcapi.set_nomemory` lets allocations of the interpreter fail, in all threads, from one of them on.
 """
 
 from __future__ import annotations

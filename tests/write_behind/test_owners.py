@@ -1,4 +1,4 @@
-"""A store, and a table, belongs to one open cache; and what becomes of a cache whose store is closed first."""
+"""A store, and a table, belongs to one open cache; what becomes of a cache whose store is closed first."""
 
 from __future__ import annotations
 
@@ -122,9 +122,8 @@ def test_of_many_who_open_at_once_one_succeeds() -> None:
 @pytest.mark.parametrize("unsaved", [0, 3])
 def test_a_store_that_was_closed_before_ends_flush_and_close(unsaved: int) -> None:
     store, cache = make(Closable())
-    with pytest.raises(ClosedError) if unsaved else closing(cache):
-        with cache, closing(store):
-            cache.put_many(range(unsaved), range(unsaved))
+    with pytest.raises(ClosedError) if unsaved else closing(cache), cache, closing(store):
+        cache.put_many(range(unsaved), range(unsaved))
     assert cache.closed
     cache.close()
     assert not flusher.owners

@@ -1,8 +1,8 @@
-"""Code of the user's that runs at any step of ours: finalizers above all, in whatever thread the collector runs.
+"""Code of the user's that runs at any step of ours: finalizers above all, in whatever thread collects.
 
-It may use the cache, and it may wait for another thread that does. So no lock may be held at any step, and each
-step must leave what other calls find in order. Here such code runs at every instruction of the modules that
-share something between threads.
+It may use the cache, and it may wait for another thread that does. So no lock may be held at any step, and
+each step must leave what other calls find in order. Here such code runs at every instruction of the modules
+that share something between threads.
 """
 
 from __future__ import annotations
