@@ -161,7 +161,8 @@ def test_deletions_reach_the_store_before_saves(tmp_path: Path) -> None:
     path = tmp_path / "rows.db"
     with sqlite3.connect(path) as connection:
         connection.execute(
-            "CREATE TABLE t (key INTEGER NOT NULL, value INTEGER NOT NULL UNIQUE, PRIMARY KEY (key)) WITHOUT ROWID"
+            "CREATE TABLE t (key INTEGER NOT NULL, value INTEGER NOT NULL UNIQUE, PRIMARY KEY (key)) "
+            "WITHOUT ROWID"
         )
     connection.close()
 
