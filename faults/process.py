@@ -7,6 +7,7 @@ the truth.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from slabcache import WriteBehindCache
 from slabcache.stores import SQLiteStore
 
-from .load import KEY, VALUE, contents, open_cache
+from .load import KEY, VALUE, Load, contents, fill_cold, open_cache
 from .report import Line
 
 __all__ = ["FAULTS"]
@@ -76,6 +78,61 @@ def killed(quick: bool) -> Line:
     )
 
 
+def forked_in_c(quick: bool) -> Line:
+    """As a master of uWSGI forks: no hook of Python's runs in the child."""
+    rounds = 2 if quick else 10
+    broken = []
+    with tempfile.TemporaryDirectory(prefix="slabcache-faults-") as name:
+        path = Path(name) / "states.db"
+        fill_cold(path)
+        with open_cache(open_store(path)) as cache, Load(cache) as load:
+            time.sleep(1.0)
+            with load.faulty():
+                load.fault_begins()
+                for _ in range(rounds):
+                    time.sleep(0.2)
+                    load.rest()
+                    cache.flush()
+                    time.sleep(0.01)  # a thread that wants the GIL now could keep the child from it for ever
+                    cache[1 << 40] = load.writes, 0
+                    load.truth[1 << 40] = load.writes, 0
+                    broken += wrong_in_child(cache)
+                    load.go_on()
+                load.fault_ends()
+        stored = contents(path)
+    return Line(
+        "fork in C",
+        f"`fork()` of the system, which runs no hook of Python's, {rounds} times; the child writes",
+        "writes in the child raise, reads of what is in memory go on; no acknowledged row of the parent is lost",
+        load.acknowledged(),
+        len(load.lost(stored)),
+        load.reads_meanwhile(),
+        load.recovered,
+        broken=load.broken(stored) + broken,
+    )
+
+
+def wrong_in_child(cache: WriteBehindCache) -> list[str]:
+    """Fork, and what has gone wrong in the child."""
+    child = ctypes.PyDLL(None).fork()
+    if child == 0:
+        try:
+            status = 1 if cache.peek(1 << 40) is None else 0
+            for write in (lambda: cache.increment(1 << 40, "count"), lambda: cache.put_many([1], [(1, 1)])):
+                try:
+                    write()
+                    status |= 2
+                except RuntimeError as error:
+                    status |= 0 if "forked" in str(error) else 4
+            cache.flush(1.0)
+            cache.close()
+            os._exit(status)
+        except BaseException:
+            os._exit(8)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return [f"the child ended with status {status}"] if status else []
+
+
 def run_and_kill(path: Path, seconds: float) -> tuple[int, int]:
     """Numbers of the last write that was told to be acknowledged, and of the last one told to be flushed."""
     command = [sys.executable, "-m", "faults.process", str(path)]
@@ -121,7 +178,7 @@ def tell(word: str, number: int) -> None:
     os.write(sys.stdout.fileno(), f"{word} {number}\n".encode())
 
 
-FAULTS = (killed,)
+FAULTS = (killed, forked_in_c)
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slabcache import RowsRejected, WriteBehindCache
+from slabcache import ClosedError, RowsRejected, WriteBehindCache
 from slabcache.stores import SQLiteStore
 
 from .load import COUNTERS, KEY, VALUE, Load, contents, fill_cold, open_cache
@@ -77,6 +77,34 @@ class RefusingStore(TroubledStore):
     def save_many(self, keys: Any, values: Any) -> None:
         if self.refuses(keys).any() and self.is_struck():
             raise RowsRejected("97 is not liked here")
+        super().save_many(keys, values)
+
+
+class SpottyStore(TroubledStore):
+    """One row in 97 can be neither loaded nor saved, as where a partition is down; others can."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.saved = 0  # rows, meanwhile
+
+    def load_many(self, keys: Any) -> Any:
+        if self.trouble.is_set() and RefusingStore.refuses(keys).any():
+            raise ConnectionError("that partition is down")
+        return super().load_many(keys)
+
+    def save_many(self, keys: Any, values: Any) -> None:
+        if RefusingStore.refuses(keys).any() and self.is_struck():
+            raise ConnectionError("that partition is down")
+        super().save_many(keys, values)
+        self.saved += len(keys) * self.trouble.is_set()
+
+
+class MistakenStore(TroubledStore):
+    """It raises what a mistake of its own, or of its driver, would raise."""
+
+    def save_many(self, keys: Any, values: Any) -> None:
+        if self.is_struck():
+            raise TypeError("NoneType is not a connection")
         super().save_many(keys, values)
 
 
@@ -220,6 +248,78 @@ def refusing(quick: bool) -> Line:
     )
 
 
+def spotty(quick: bool) -> Line:
+    seconds = 2.0 if quick else 6.0
+    with folder() as path:
+        store = SpottyStore(path)
+        with open_cache(store) as cache, Load(cache) as load:
+            time.sleep(1.0)
+            with load.faulty():
+                store.trouble.set()
+                load.fault_begins()
+                time.sleep(seconds)
+                failing = cache.stats().failing
+                load.fault_ends()
+                store.trouble.clear()
+        stored = contents(path)
+    broken = load.broken(stored)
+    if not store.struck or not store.saved or not failing:
+        broken.append(f"{store.saved} others were saved while {failing} rows failed by themselves")
+    return Line(
+        "store fails for single rows",
+        f"`ConnectionError` for every call with a row of certain keys, for {seconds:g} s",
+        "no acknowledged row is lost; all others are stored meanwhile",
+        load.acknowledged(),
+        len(load.lost(stored)),
+        load.reads_meanwhile(),
+        load.recovered,
+        lost_note=f"saved meanwhile: {store.saved:,}, failing at the end: {failing:,}",
+        broken=broken,
+    )
+
+
+def mistaken(quick: bool) -> Line:
+    seconds = 2.0 if quick else 6.0
+    done = f"every call that saves raises `TypeError` for {seconds:g} s"
+    promised = "no acknowledged row is lost: only `RowsRejected` refuses rows"
+    return run(MistakenStore, seconds, "store makes a mistake", done, promised)
+
+
+def closed_early(quick: bool) -> Line:
+    """In place of the cache, which would have closed it."""
+    rows = 500
+    broken = []
+    with folder() as path:
+        store = TroubledStore(path)
+        cache = open_cache(store, flush_interval=1e6)
+        for key in range(rows):
+            cache[key] = key, 0
+        store.close()
+        for end in (cache.flush, cache.close):
+            began = time.monotonic()
+            try:
+                end()
+                broken.append(f"{end.__name__}() has returned though nothing was saved")
+            except ClosedError as error:
+                if f"{rows} rows" not in str(error):
+                    broken.append(f"{end.__name__}() says {error}")
+            took = time.monotonic() - began
+        if not cache.closed:
+            broken.append("the cache is open still")
+        lost = sum(key not in contents(path) for key in range(rows))
+    return Line(
+        "store closed early",
+        f"the store is closed under its cache, with {rows} rows unsaved",
+        "`flush()` and `close()` end with `ClosedError` and say how many rows are unsaved",
+        f"{rows}",
+        0,
+        "-",
+        took,
+        lost_note=f"unsaved, as was said: {lost}",
+        broken=broken,
+    )
+
+
 def twice(quick: bool) -> Line:
     seconds = 2.0 if quick else 6.0
     done = f"each batch is applied twice, one right after the other, for {seconds:g} s"
@@ -234,4 +334,4 @@ def lying(quick: bool) -> Line:
     return run(LyingStore, seconds, "store raises after applying", done, promised)
 
 
-FAULTS = (failing, blocking, refusing, twice, lying)
+FAULTS = (failing, blocking, refusing, spotty, mistaken, closed_early, twice, lying)
