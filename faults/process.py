@@ -103,7 +103,7 @@ def forked_in_c(quick: bool) -> Line:
     return Line(
         "fork in C",
         f"`fork()` of the system, which runs no hook of Python's, {rounds} times; the child writes",
-        "writes in the child raise, reads of what is in memory go on; no acknowledged row of the parent is lost",
+        "writes in the child raise, what is in memory can be read; no row of the parent's is lost",
         load.acknowledged(),
         len(load.lost(stored)),
         load.reads_meanwhile(),
