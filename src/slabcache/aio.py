@@ -13,7 +13,7 @@ import numpy as np
 from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
 from slabcache.errors import ClosedError
 from slabcache.flusher import Room, Saved
-from slabcache.waiting import deadline_after, seconds_until
+from slabcache.waiting import deadline_after, look_again, seconds_until
 
 if TYPE_CHECKING:
     from slabcache.flusher import Flusher
@@ -127,10 +127,11 @@ async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
 async def _arrival(loader: Loader, flight: Flight, deadline: float | None) -> None:
     arrived, callback = _signal()
     try:
-        loader.call_when_done(flight, callback)
-        await asyncio.wait_for(arrived, seconds_until(deadline))
-    except TimeoutError:
-        raise loader.too_late(flight) from None
+        while not arrived.done():
+            loader.call_when_done(flight, callback)
+            await asyncio.wait([arrived], timeout=seconds_until(look_again(deadline)))
+            if not arrived.done() and seconds_until(deadline) == 0:
+                raise loader.too_late(flight)
     finally:
         loader.forget(flight, callback)
     loader.check(flight)

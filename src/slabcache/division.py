@@ -3,7 +3,8 @@
 A call of a store with many rows fails as a whole, whatever is wrong: one row that it never takes, one
 partition that is down, or the server. `divide` tells these apart. It tries single rows, picked at random,
 until one is answered; where none is, and there are more, the store is away. Otherwise the rows are halved, as
-in group testing: one row in n that fails costs some 2 log2(n) calls.
+in group testing: one row in n that fails costs some 2 log2(n) calls. A single row is tried twice, as a store
+that fails now and then has nothing against it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Outcome:
             return False
         self.answered = True
         self._misses = 0
+        if len(rows) == 1:
+            self.failed.pop(int(rows[0]), None)
         return True
 
     def may_go_on(self) -> bool:
@@ -94,8 +97,13 @@ def divide(
             break
         part = parts.pop()
         calls += 1
-        if not outcome.attempt(call, part, caught) and len(part) > 1:
+        if outcome.attempt(call, part, caught):
+            continue
+        if len(part) > 1:
             parts += _halves(part)
+        elif not isinstance(outcome.error, RowsRejected) and calls != calls_max:
+            calls += 1
+            outcome.attempt(call, part, caught)  # the store may fail now and then, whatever the row
     return outcome
 
 

@@ -72,13 +72,11 @@ class Saved(NamedTuple):
 
 
 class Waiter:
-    """Somebody who waits for a need, and how to wake them once it is met, or never will be."""
+    """Somebody who waits for a need, and is woken once it is met, or never will be."""
 
-    def __init__(self, need: Room | Saved, wake: Callable[[], object]) -> None:
+    def __init__(self, need: Room | Saved) -> None:
         self.need = need
-        self.wake = wake
         self.is_met = False
-        self.is_in_vain = False  # the store has been closed
 
 
 @dataclass
@@ -125,7 +123,7 @@ class Flusher:
         self._interval = int(flush_interval * 1e9)  # nanoseconds
         self._rows = flush_rows
         self._on_rejected = on_rejected
-        self._waiters: dict[Waiter, None] = {}
+        self._waiters: dict[Waiter, Callable[[], object]] = {}
         self._is_stopping = False
         self._is_child = False  # of a fork: the thread is the parent's
         # Written by the thread alone:
@@ -137,6 +135,7 @@ class Flusher:
         self._failures = 0  # attempts in a row that found the store away
         self._trouble = 0  # attempts that failed since the store last had all rows that it was given
         self._batch: Batch | None = None  # under way
+        self._since: int | None = None  # when the oldest of its rows became dirty
         self._aside: dict[int, Aside] = {}  # by slot: rows that fail by themselves
         self._pauses: dict[int, float] = {}  # of those that are tried again
         self._again = False  # the last batch was one of them
@@ -199,9 +198,11 @@ class Flusher:
         """Have `wake` called, from some thread, when a need is met, or never will be, unless the waiter is
         dismissed before."""
         self.check_may_wait()
-        waiter = Waiter(need, wake)
-        self._waiters[waiter] = None
+        waiter = Waiter(need)
+        self._waiters[waiter] = wake
         self._bells.put(need.until if isinstance(need, Saved) else None)
+        if self._has_ended:
+            wake()
         return waiter
 
     def dismiss(self, waiter: Waiter) -> None:
@@ -215,7 +216,7 @@ class Flusher:
             waiter.is_met = cache is None or cache._unsaved()[0] == 0
 
     def check_may_wait(self) -> None:
-        if threading.current_thread() is self._thread and not self._is_child:
+        if threading.get_ident() == self._thread.ident and not self._is_child:
             raise RuntimeError(
                 "the thread that writes behind cannot wait for itself: on_rejected, the methods of the store "
                 "and finalizers that run in it can neither flush nor close the cache, nor wait for room"
@@ -224,7 +225,7 @@ class Flusher:
     def oldest(self, cache: WriteBehindCache) -> float:
         """Seconds since the oldest unsaved entry became dirty; 0.0 when there is none."""
         since = cache._unsaved()[3]
-        ages = [self._oldest_in_batch(), self._oldest_aside(), since or None]
+        ages = [self._since, self._oldest_aside(), since or None]
         known = [age for age in ages if age is not None]
         return max(0.0, (time.monotonic_ns() - min(known)) / 1e9) if known else 0.0
 
@@ -246,7 +247,7 @@ class Flusher:
         return self._has_ended
 
     def cache(self) -> WriteBehindCache | None:
-        return self._kept or self._cache()
+        return self._cache() if self._kept is None else self._kept
 
     def drop(self, cache: WriteBehindCache) -> None:
         """The last reference to the cache goes, as its finalizer says: it is kept while rows are unsaved."""
@@ -266,7 +267,7 @@ class Flusher:
         """Whether the thread has ended before a deadline."""
         bell = Bell()
         self._ended[bell] = bell.ring
-        if not self._has_ended and threading.current_thread() is not self._thread:
+        if not self._has_ended and threading.get_ident() != self._thread.ident:
             bell.wait(deadline)
         self._ended.pop(bell, None)
         return self._has_ended
@@ -275,7 +276,7 @@ class Flusher:
         """In the child: the thread is gone."""
         self._bells = SimpleQueue()
         self._waiters = {}
-        self._batch = None
+        self._batch = self._since = None
         self._is_child = True
 
     # ---- what callers wait for; in the thread ----------------------------------------------------------
@@ -283,25 +284,16 @@ class Flusher:
     def _is_met(self, need: Room | Saved, cache: WriteBehindCache) -> bool:
         if isinstance(need, Room):
             return self.freed >= need.freed
-        older = (self._oldest_in_batch(), self._oldest_aside(), cache._unsaved()[3] or None)
+        older = (self._since, self._oldest_aside(), cache._unsaved()[3] or None)
         return all(since is None or since > need.until for since in older)
 
     def _tell(self, cache: WriteBehindCache) -> None:
         """Something has changed: wake those whose need is met."""
-        for waiter in self._waiters.copy():
-            if self._is_met(waiter.need, cache):
-                waiter.is_met = True
-            elif self.store_is_closed:
-                waiter.is_in_vain = True
-            else:
-                continue
-            persist(waiter.wake)
-            self._waiters.pop(waiter, None)
-
-    def _oldest_in_batch(self) -> int | None:
-        """When the oldest row of the batch under way became dirty."""
-        batch = self._batch
-        return batch.oldest() if batch is not None and len(batch) else None
+        for waiter, wake in self._waiters.copy().items():
+            waiter.is_met = self._is_met(waiter.need, cache)
+            if waiter.is_met or self.store_is_closed:
+                persist(wake)
+                self._waiters.pop(waiter, None)
 
     def _oldest_aside(self) -> int | None:
         return min((aside.since for aside in self._aside.copy().values()), default=None)
@@ -325,6 +317,7 @@ class Flusher:
                 owners.pop(identity, None)
             self._has_ended = True
             wake_all(self._ended)
+            wake_all(self._waiters)
 
     def _turn(self) -> bool:
         """Write what is due and rest; whether the thread goes on."""
@@ -416,9 +409,14 @@ class Flusher:
             due += self._interval // EARLY
         self._batch = batch = Batch(cache, self._rows)
         cache._drain(batch, max(self._wanted(), due, 0))
-        if not len(batch):
+        return self._has_taken(batch)
+
+    def _has_taken(self, batch: Batch) -> bool:
+        if len(batch):
+            self._since = batch.oldest()
+        else:
             self._batch = None
-        return self._batch is not None
+        return len(batch) > 0
 
     def _take_failing(self, cache: WriteBehindCache) -> bool:
         now = time.monotonic()
@@ -430,9 +428,7 @@ class Flusher:
         self._pauses = {slot: self._aside[slot].pause for slot in slots}
         for slot in slots:
             del self._aside[slot]
-        if not len(batch):
-            self._batch = None
-        return self._batch is not None
+        return self._has_taken(batch)
 
     def _write(self, cache: WriteBehindCache, again: bool) -> None:
         """Give the batch to the store, deletions first: a new row may need what an old one leaves free.
@@ -541,7 +537,7 @@ class Flusher:
         """Rows of the batch under way that are not settled are dirty again."""
         if self._batch is not None:
             cache._restore(self._batch)
-            self._batch = None
+            self._batch = self._since = None
 
     def _name(self) -> str:
         return type(self.store).__name__

@@ -15,7 +15,7 @@ from slabcache._flights import Flight, Flights
 from slabcache.division import divide
 from slabcache.errors import ClosedError, own_copy
 from slabcache.rows import as_rows, from_rows
-from slabcache.waiting import Bell, deadline_after, persist, wake_all
+from slabcache.waiting import Bell, deadline_after, look_again, persist, seconds_until, wake_all
 
 if TYPE_CHECKING:
     from slabcache._write_behind import Request
@@ -57,6 +57,9 @@ class Loader:
         self._value_schema = cache._value_schema
         self._flights = Flights(loads, Flight(_LOST))
         self._timeout = load_timeout
+        self._called: workers.Task | None = (
+            None  # the one that is to carry out the next flight, and has not begun
+        )
         self._nested: dict[int, int] = {}  # loads that each thread carries out, one in the other
         self._landings: dict[object, Callable[[], object]] = {}  # to be called when a flight has landed
         self._is_closed = False
@@ -176,11 +179,16 @@ class Loader:
 
     def _start_next(self) -> bool:
         """Have the next flight carried out by a thread of ours, as soon as it may depart; False when there is
-        no such thread: the interpreter ends."""
-        return not self._flights.may_depart() or workers.start(self._carry)
+        no such thread: the interpreter ends. One is called, however many ask."""
+        called = self._called
+        if not self._flights.may_depart() or not (called is None or called.has_ended):
+            return True
+        self._called = workers.start(self._carry)
+        return self._called is not None
 
     def _carry(self) -> None:
         """Carry out the next flight, if it may depart and has not yet."""
+        self._called = None
         flight = self._flights.next
         if flight.keys and self._departs(flight):
             self._fly(flight)
@@ -204,7 +212,7 @@ class Loader:
             while not self._flights.is_done(flight):
                 if not self._start_next():
                     self._carry()
-                elif not done.wait(deadline):
+                elif not done.wait(look_again(deadline)) and seconds_until(deadline) == 0:
                     raise self.too_late(flight)
         finally:
             flight.waiters.pop(done, None)

@@ -14,9 +14,10 @@ from typing import Any
 
 from slabcache.arguments import seconds
 
-__all__ = ["Bell", "deadline_after", "persist", "seconds_until", "wake_all"]
+__all__ = ["Bell", "deadline_after", "look_again", "persist", "seconds_until", "wake_all"]
 
 _PAUSE = 0.001  # seconds, where memory is short
+_LOOK_AGAIN = 1.0  # seconds
 
 
 class Bell:
@@ -41,6 +42,12 @@ class Bell:
 def deadline_after(timeout: float | None) -> float | None:
     """When a timeout that starts now ends, of `time.monotonic()`."""
     return None if timeout is None else time.monotonic() + seconds("timeout", timeout)
+
+
+def look_again(deadline: float | None) -> float:
+    """When to look whether somebody has found no memory to ring; no later than a deadline."""
+    soon = time.monotonic() + _LOOK_AGAIN
+    return soon if deadline is None else min(soon, deadline)
 
 
 def seconds_until(deadline: float | None) -> float | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-__all__ = ["forget", "run", "start"]
+__all__ = ["Task", "forget", "run", "start"]
 
 Result = TypeVar("Result")
 
@@ -31,6 +31,10 @@ class Task:
         self.done.acquire()
         self.result: Any = None
         self.error: BaseException | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.done.locked()
 
     def carry_out(self) -> None:
         """Whatever the call raises is for the one who asked for it, and must not end the thread."""
@@ -64,9 +68,10 @@ def run(call: Callable[[], Result]) -> Result:
     return result
 
 
-def start(call: Callable[[], object]) -> bool:
-    """Have a call carried out, whose end nobody waits for; False where there is no thread."""
-    return _give(Task(call))
+def start(call: Callable[[], object]) -> Task | None:
+    """Have a call carried out, whose end nobody waits for; None where there is no thread."""
+    task = Task(call)
+    return task if _give(task) else None
 
 
 def _give(task: Task) -> bool:
@@ -100,7 +105,7 @@ def _work(inbox: SimpleQueue[Task]) -> None:
         try:
             task.carry_out()
         except BaseException as error:  # it has not even begun
-            if task.done.locked():
+            if not task.has_ended:
                 task.error = error
                 task.done.release()
         try:

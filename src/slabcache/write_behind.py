@@ -388,9 +388,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         ClosedError
             The store was closed before the cache; it says how many rows are lost. The cache is closed.
         """
+        _renew_after_fork()
         self._flusher.check_may_wait()
         deadline = deadline_after(timeout)
-        if threading.current_thread() is threading.main_thread():
+        if _is_main_thread():
             workers.run(lambda: self._close_in_turn(deadline))
         else:
             self._close_in_turn(deadline)
@@ -455,7 +456,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             need = next(steps)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
-        if threading.current_thread() is threading.main_thread():
+        if _is_main_thread():
             return workers.run(lambda: self._finish(steps, need))
         return self._finish(steps, need)
 
@@ -481,7 +482,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _too_late(self, need: Room | Saved) -> Exception:
         unsaved = self._unsaved()[0]
         error: Exception
-        if self._flusher.store_is_closed:
+        if self._is_over:
+            error = ClosedError("the cache is closed")
+        elif self._flusher.store_is_closed:
             error = ClosedError(
                 f"the store was closed before its cache, and {unsaved} rows are unsaved; close the cache "
                 "alone: it closes its store"
@@ -698,6 +701,11 @@ MutableMapping.register(WriteBehindCache)
 _ends_at: float | None = None  # when the interpreter began to end
 _finalized = 0  # the process whose end has been provided for
 _forks = forks()  # when threads and loads were last renewed
+
+
+def _is_main_thread() -> bool:
+    # `threading.current_thread()` takes a lock of the module where a thread is not known to it.
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def _shape(keys: Any, request: Request) -> tuple[int, ...]:

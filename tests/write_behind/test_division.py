@@ -89,6 +89,20 @@ def test_a_store_that_goes_away_in_the_midst_is_left_alone() -> None:
     assert len(outcome.rest) + len(outcome.failed) == 999
 
 
+def test_a_store_that_fails_now_and_then_has_nothing_against_a_row() -> None:
+    calls = 0
+
+    def call(rows: np.ndarray) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise OSError("now and then")
+
+    outcome = divide(1000, call)
+    assert not outcome.failed
+    assert not outcome.rest
+
+
 def test_refusals_are_found_however_many_there_are() -> None:
     """A refusal is an answer: the store is there."""
     store = Rows(set(), set(range(0, 400, 2)))
