@@ -3,8 +3,7 @@
 A call of a store with many rows fails as a whole, whatever is wrong: one row that it never takes, one
 partition that is down, or the server. `divide` tells these apart. It tries single rows, picked at random,
 until one is answered; where none is, and there are more, the store is away. Otherwise the rows are halved, as
-in group testing: one row in n that fails costs some 2 log2(n) calls. A single row is tried twice, as a store
-that fails now and then has nothing against it.
+in group testing: one row in n that fails costs some 2 log2(n) calls.
 """
 
 from __future__ import annotations
@@ -69,18 +68,24 @@ def divide(
     call: Callable[[Rows], object],
     *,
     calls_max: int | None = None,
+    twice: bool = False,
     caught: type[Any] = Exception,
 ) -> Outcome:
     """Call a store with the rows 0 to `count` - 1, and again with fewer of them where that fails.
 
     `call` gets an array of numbers of rows and raises where the store does; what is not `caught` is raised.
-    A row is in no call after one that succeeded. With `calls_max` no more calls are made than that, and one
-    for each half and each probe; the rows that are left are the `rest`.
+    A row is in no call after one that succeeded. With `calls_max` no more parts than that are tried; the rows
+    that are left are the `rest`. With `twice` a single row is tried twice before it has failed by itself: a
+    store that fails now and then has nothing against it.
     """
     outcome = Outcome()
     rows = np.arange(count)
     started = time.monotonic()
-    if count == 0 or outcome.attempt(call, rows, caught) or count == 1:
+    if count == 0 or outcome.attempt(call, rows, caught):
+        return outcome
+    if count == 1:
+        if twice and not outcome.answered:
+            outcome.attempt(call, rows, caught)
         return outcome
     calls = 1
     if not outcome.answered:
@@ -101,9 +106,8 @@ def divide(
             continue
         if len(part) > 1:
             parts += _halves(part)
-        elif not isinstance(outcome.error, RowsRejected) and calls != calls_max:
-            calls += 1
-            outcome.attempt(call, part, caught)  # the store may fail now and then, whatever the row
+        elif twice and not isinstance(outcome.error, RowsRejected):
+            outcome.attempt(call, part, caught)
     return outcome
 
 

@@ -445,7 +445,7 @@ class Flusher:
                 self._save(cache, part.part(which))
 
             if len(part.slots):
-                outcomes.append((part, divide(len(part.slots), save, caught=BaseException)))
+                outcomes.append((part, divide(len(part.slots), save, twice=True, caught=BaseException)))
         errors = [outcome.error for _, outcome in outcomes if outcome.error is not None]
         answered = any(outcome.answered for _, outcome in outcomes)
         if not answered and not again and any(outcome.rest for _, outcome in outcomes):

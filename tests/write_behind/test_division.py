@@ -98,9 +98,11 @@ def test_a_store_that_fails_now_and_then_has_nothing_against_a_row() -> None:
         if calls % 2:
             raise OSError("now and then")
 
-    outcome = divide(1000, call)
-    assert not outcome.failed
-    assert not outcome.rest
+    for count in (1, 2, 3, 1000):
+        calls = 0
+        outcome = divide(count, call, twice=True)
+        assert not outcome.failed
+        assert not outcome.rest
 
 
 def test_refusals_are_found_however_many_there_are() -> None:
