@@ -131,6 +131,8 @@ cdef class Schema:
     # Not in __init__, which can be called again, in the middle too: names may have a __hash__ of their own.
     def __cinit__(self, spec=None, str role=None):
         cdef Py_ssize_t position
+        cdef field_t *fields
+        cdef bint is_integers
         if spec is None and role is None:
             return
         self.dtype, self.packed, self.names, members = describe(spec, role)
@@ -141,14 +143,21 @@ cdef class Schema:
         self.positions = {member.name: position for position, member in enumerate(members)}
         self.dtypes = tuple(member.dtype for member in members)
         self.has_arrays = any(dtype.subdtype is not None for dtype in self.dtypes)
-        self.is_integers = all(member.kind in "iu" for member in members)
-        self.fields = <field_t *>PyMem_Malloc(len(members) * sizeof(field_t))
-        if self.fields is NULL:
+        is_integers = all(member.kind in "iu" for member in members)
+        fields = <field_t *>PyMem_Malloc(len(members) * sizeof(field_t))
+        if fields is NULL:
             raise MemoryError()
-        for position, member in enumerate(members):
-            kind = <kind_t><int>KINDS[member.kind]
-            self.fields[position] = field_t(member.offset, member.dtype.itemsize, kind)
-        self.count = len(members)
+        try:
+            for position, member in enumerate(members):
+                kind = <kind_t><int>KINDS[member.kind]
+                fields[position] = field_t(member.offset, member.dtype.itemsize, kind)
+        except:     # noqa: E722 - without memory, for example
+            PyMem_Free(fields)
+            raise
+        # Now, at once: until here it refuses every item, whoever has found it.
+        self.is_integers = is_integers
+        self.count = len(self.dtypes)
+        self.fields = fields
 
     def __dealloc__(self):
         PyMem_Free(self.fields)
@@ -461,6 +470,7 @@ cdef class Schema:
     def encode_fields(self, dict fields):
         """`(chosen, data)`: a flag for each field of a structured value, and a packed value of which those
         count."""
+        self.ready()
         if not self.is_record:
             raise TypeError("update_fields needs a structured value; assign a scalar one")
         cdef bytes data = PyBytes_FromStringAndSize(NULL, self.size)

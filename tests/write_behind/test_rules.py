@@ -6,6 +6,7 @@ import copy
 import itertools
 import logging
 import pickle
+import sys
 import threading
 import time
 from collections import ChainMap
@@ -483,6 +484,7 @@ def test_foreign_keys_and_missing_are_as_in_a_plain_cache() -> None:
     store = FaultyStore(rows={1: 10})
     cache = Lengths(4, store)
     assert (cache[1], cache[7], cache.get(7), len(cache)) == (10, -7, None, 1)
+    assert 0 <= sys.getsizeof(cache) - cache.nbytes < 1000
     assert cache.keys() & {1, "a", 2**70} == {1}
     assert ChainMap(cache, {"a": 3})["a"] == 3
     with pytest.raises(TypeError):
