@@ -266,6 +266,35 @@ MASKED = np.ma.array([1, 2], mask=[False, True])
 UNMASKED = np.ma.array([1, 2])
 
 
+class Column:
+    """What is an array to numpy, and gives one with a mask, as tables of other libraries may."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self.array
+
+
+def test_masks_behind_another_object() -> None:
+    cache = SlabCache(4, "u4", "i8")
+    cache[1] = 10
+    pairs = SlabCache(4, "u4", ("i8", (2,)))
+    nested = SlabCache(4, "u4", ("i8", (1, 2)))
+    column = Column(MASKED)
+    for call in (
+        lambda: cache.get_many(column),
+        lambda: cache.put_many([1, 2], column),
+        lambda: cache.increment_many([1, 2], by=column),
+        lambda: pairs.__setitem__(1, column),
+        lambda: nested.__setitem__(1, [column]),
+    ):
+        with pytest.raises(TypeError, match="masked"):
+            call()
+    nested[1] = [Column(np.array([3, 4]))]
+    assert nested[1].tolist() == [[3, 4]]
+
+
 @pytest.mark.parametrize("array", [MASKED, UNMASKED], ids=["masked", "nothing masked"])
 def test_masked_arrays_are_refused(array: Any) -> None:
     cache = SlabCache(4, "u4", "i8")

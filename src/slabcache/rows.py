@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.ma import MaskedArray  # here, not lazily: an import in a forked child can wait for ever
 
 from slabcache._record import DELTA_DTYPE, Record
-from slabcache.schema import MASKED, convert
+from slabcache.schema import convert, plain_array
 
 if TYPE_CHECKING:
     from slabcache._record import Schema
@@ -34,9 +34,7 @@ def as_rows(schema: Schema, source: object) -> Array:
     """
     if not isinstance(source, (np.ndarray, np.generic)) and not _is_array_like(source):
         return schema.encode_rows(_items(source, f"{schema.role}s", ordered=schema.role == "value"))
-    if isinstance(source, MaskedArray):
-        raise TypeError(f"{schema.role}s: {MASKED}")
-    rows = np.asarray(source)
+    rows = source if type(source) is np.ndarray else plain_array(source, f"{schema.role}s")
     if rows.shape == (0,) and rows.dtype == np.float64:
         return np.empty(0, schema.packed)  # what numpy makes of an empty list
     if schema.packed.names is None:
@@ -81,9 +79,7 @@ def as_deltas(schema: Schema, position: int, by: object, count: int) -> Array:
         if isinstance(by, Iterable):
             return _matching(schema.deltas_of(position, _items(by, "by", ordered=True)), count)
         return schema.deltas_of(position, (by,))
-    if isinstance(by, MaskedArray):
-        raise TypeError(f"by: {MASKED}")
-    source = np.asarray(by)
+    source = plain_array(by, "by")
     if source.ndim == 0:
         return schema.deltas_of(position, (source[()],))
     deltas = np.zeros(source.shape, DELTA_DTYPE)

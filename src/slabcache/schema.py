@@ -165,7 +165,15 @@ def _kind(native: np.dtype[Any], member: np.dtype[Any], role: Role, label: str) 
     return "n" if native.subdtype is not None or base.kind in "Mm" else base.kind
 
 
-# ---- items by name, and nested ones -------------------------------------------------------------------
+# ---- arrays, items by name, and nested ones -------------------------------------------------------------
+
+
+def plain_array(source: object, label: str) -> np.ndarray[Any, Any]:
+    """`source` as an array of numpy's own class; TypeError where it has a mask."""
+    array = np.asanyarray(source)
+    if isinstance(array, MaskedArray):
+        raise TypeError(f"{label}: {MASKED}")
+    return np.asarray(array)
 
 
 def named_items(item: object) -> dict[str, Any] | None:
@@ -184,22 +192,22 @@ def flat_items(items: object, shape: tuple[int, ...], label: str) -> list[object
     for length in shape:
         below: list[object] = []
         for part in parts:
-            if isinstance(part, MaskedArray):
-                raise TypeError(f"{label}: {MASKED}")
-            below += _row_of(part, length, f"{label}: the items do not have the shape {shape}")
+            row = _row_of(part, length, label)
+            if row is None:
+                raise ValueError(f"{label}: the items do not have the shape {shape}")
+            below += row
         parts = below
     return parts
 
 
-def _row_of(part: object, length: int, otherwise: str) -> list[object]:
-    """The items of a sequence or array of that length; ValueError for whatever else."""
+def _row_of(part: object, length: int, label: str) -> list[object] | None:
+    """The items of a sequence or array of that length; None for whatever else."""
     if not isinstance(part, Sequence) and hasattr(part, "__array__"):
-        part = np.atleast_1d(part)
-    if isinstance(part, (Sequence, np.ndarray)) and not isinstance(part, (str, bytes, bytearray)):
-        row = list(islice(part, length + 1))
-        if len(row) == length:
-            return row
-    raise ValueError(otherwise)
+        part = np.atleast_1d(plain_array(part, label))
+    if not isinstance(part, (Sequence, np.ndarray)) or isinstance(part, (str, bytes, bytearray)):
+        return None
+    row = list(islice(part, length + 1))
+    return row if len(row) == length else None
 
 
 # ---- what only numpy encodes: datetime64, timedelta64 and subarrays ---------------------------------
@@ -214,9 +222,7 @@ def encode_numpy(dtype: np.dtype[Any], item: object, label: str) -> bytes:
     """The packed bytes of one field of kind "n"."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        if isinstance(item, MaskedArray):
-            raise TypeError(f"{label}: {MASKED}")
-        array = np.asarray(item)
+        array = plain_array(item, label)
         if array.dtype.kind in "OU":
             raise TypeError(f"{label}: {type(item).__name__} is not an array of {base}")
         if array.shape != shape:
