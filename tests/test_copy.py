@@ -194,3 +194,73 @@ def test_what_a_subclass_adds() -> None:
         assert list(other) == [1, 2]
     assert shallow.name is cache.name
     assert deep.name is not cache.name
+
+
+class Slotted(SlabCache):
+    """Attributes in slots, one of them private, one never set."""
+
+    __slots__ = ("__hidden", "name", "unset")
+
+    def __init__(self, name: list[str]) -> None:
+        super().__init__(4, "u8", "u8")
+        self.name = name
+        self.__hidden = [name]
+
+    @property
+    def hidden(self) -> list[list[str]]:
+        return self.__hidden
+
+
+class SlottedAndMore(Slotted):
+    """With a dict besides."""
+
+
+class Chosen(SlabCache):
+    """It says itself what is kept, and what becomes of it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(4, "u8", "u8")
+        self.name = name
+        self.socket = object()
+
+    def __getstate__(self) -> Any:
+        return {"name": self.name}
+
+
+class Restored(Chosen):
+    def __getstate__(self) -> Any:
+        return [self.name]
+
+    def __setstate__(self, state: Any) -> None:
+        (self.name,) = state
+        self.socket = None
+
+
+@pytest.mark.parametrize("kind", [Slotted, SlottedAndMore])
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_slots_of_a_subclass(way: str, kind: Any) -> None:
+    cache = kind(["a"])
+    cache[1] = 10
+    if kind is SlottedAndMore:
+        cache.more = 5
+    twin = WAYS[way](cache)
+    assert (type(twin), twin.name, twin.hidden, dict(twin.items())) == (kind, ["a"], [["a"]], {1: 10})
+    assert twin.hidden[0] is twin.name
+    assert (twin.name is cache.name) is (way in ("method", "copy"))
+    assert not hasattr(twin, "unset")
+    assert getattr(twin, "more", None) == getattr(cache, "more", None)
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_getstate_and_setstate_of_a_subclass(way: str) -> None:
+    twin = WAYS[way](Chosen("a"))
+    assert (twin.name, hasattr(twin, "socket")) == ("a", False)
+    twin = WAYS[way](Restored("b"))
+    assert (twin.name, twin.socket) == ("b", None)
+
+
+def test_deepcopy_of_a_cache_that_its_attribute_leads_to() -> None:
+    cache = Slotted(["a"])
+    cache.name.append(cache)
+    twin = copy.deepcopy(cache)
+    assert twin.name[1] is twin

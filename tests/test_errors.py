@@ -42,14 +42,16 @@ def records() -> SlabCache:
 def scalars(key: Any = "u4", value: Any = "i2") -> SlabCache:
     cache = SlabCache(3, key, value)
     key_dtype = np.dtype(key)
-    for item in (b"a", b"bb", b"c") if key_dtype.kind in "SV" else (1, 2, 3):
+    for item in (b"a", b"b", b"c") if key_dtype.kind in "SV" else (1, 2, 3):
         cache[item] = np.zeros(1, value)[0] if np.dtype(value).subdtype else zero_of(value)
     return cache
 
 
 def zero_of(dtype: Any) -> Any:
     kind = np.dtype(dtype).kind
-    return {"S": b"", "V": b"", "b": False, "f": 0.0}.get(kind, np.zeros(1, dtype)[0])
+    return {"S": b"", "V": bytes(np.dtype(dtype).itemsize), "b": False, "f": 0.0}.get(
+        kind, np.zeros(1, dtype)[0]
+    )
 
 
 class Index:
@@ -150,7 +152,7 @@ def test_bad_key(call: str, key_dtype: Any, key: Any, error: type[Exception]) ->
     cache = SlabCache(2, key_dtype, "i2")
     good = [(1, 2), (2, 3)] if key_dtype is KEY else [1, 2]
     if np.dtype(key_dtype).kind in "SV" and key_dtype is not KEY:
-        good = [b"a", b"b"]
+        good = [b"aaa", b"bbb"]
     for item in good:
         cache[item] = 5
     with unchanged(cache), pytest.raises(error):
@@ -504,7 +506,7 @@ def test_bad_key_array(call: str, dtype: Any, keys: Any, error: type[Exception])
     if key_dtype.names:
         cache.put_many([(0, 0), (1, 2), (5, 5)], [1, 2, 3])
     else:
-        cache.put_many([b"", b"a", b"b"] if key_dtype.kind in "SV" else [0, 1, 2], [1, 2, 3])
+        cache.put_many([b"aaa", b"bbb", b"ccc"] if key_dtype.kind in "SV" else [0, 1, 2], [1, 2, 3])
     count = len(keys) if hasattr(keys, "__len__") else 1
     args = (np.zeros(count, "i2"),) if call == "put_many" else ()
     with unchanged(cache), pytest.raises(error):

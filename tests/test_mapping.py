@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
-from collections import OrderedDict
+from collections import ChainMap, OrderedDict
 from collections.abc import (
     Callable,
     ItemsView,
@@ -347,6 +348,69 @@ def test_views_as_sets() -> None:
     assert cache.keys().isdisjoint({7})
 
 
+FOREIGN: list[Any] = ["a", b"a", None, 1.0, -1, 2**40, (1,), (1, 2), [1], True, np.ma.masked]
+
+
+def test_foreign_keys_are_not_in_the_views() -> None:
+    """As with a dict: a key of the wrong type is simply not in them. `in` and `get` of the cache raise."""
+    cache = filled()
+    keys, items = cache.keys(), cache.items()
+    for key in FOREIGN:
+        assert key not in keys
+        assert (key, 10) not in items
+        for call in (cache.__contains__, cache.get, cache.peek, cache.touch):
+            with pytest.raises((TypeError, OverflowError)):
+                call(key)
+    assert keys & {1, "a"} == {"a", 1} & keys == {1}
+    assert keys.isdisjoint({"a", None, -1})
+    assert not keys.isdisjoint(["a", 1])
+    assert not keys >= {1, "a"}
+    assert keys >= {1, 2}
+    assert not keys <= {"a"}
+    assert keys != {1, 2, "a"}
+    assert keys | {"a"} == {1, 2, 3, "a"}
+    assert keys - {1, "a"} == {2, 3}
+    assert {1, "a"} - keys == {"a"}
+    assert keys ^ {1, "a"} == {2, 3, "a"}
+    assert items & {(1, 10), ("a", 10), "a"} == {(1, 10)}
+    assert items.isdisjoint({("a", 10), (-1, 10)})
+    assert records().keys() & {(1, 2), 1, "a", (1, 2, 3)} == {(1, 2)}
+
+
+class Raising:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __index__(self) -> int:
+        raise self.error
+
+
+def test_errors_of_the_caller_pass_through_views() -> None:
+    class OwnError(ValueError):
+        pass
+
+    error = OwnError("mine")
+    with pytest.raises(OwnError) as caught:
+        Raising(error) in filled().keys()  # noqa: SIM118, B015
+    assert caught.value is error
+
+
+def test_chain_map_goes_on_to_the_next_mapping() -> None:
+    cache = filled()
+    chain = ChainMap(cache, {"a": 1, (1,): 2, -1: 3, 9: 4, b"x": 5})
+    assert [chain[key] for key in (1, "a", (1,), -1, 9, b"x")] == [10, 1, 2, 3, 4, 5]
+    with pytest.raises(KeyError):
+        chain["b"]
+    for key, error in (("a", TypeError), (-1, OverflowError)):
+        with pytest.raises(error) as caught:
+            cache[key]
+        assert isinstance(caught.value, KeyError)
+        assert str(caught.value).startswith("key: ")
+        assert caught.value.__cause__ is None
+    texts = ChainMap(SlabCache(2, "S3", "u1"), {b"abcd": 1, b"\0": 2})
+    assert (texts[b"abcd"], texts[b"\0"]) == (1, 2)
+
+
 def test_views_keep_the_cache() -> None:
     keys = filled().keys()
     gc.collect()
@@ -521,6 +585,42 @@ def test_comparison_counts_nothing() -> None:
     assert (one.stats(), two.stats()) == before
 
 
+NAN_DTYPES = [
+    "f2",
+    ">f8",
+    "M8[s]",
+    ("f4", (2,)),
+    [("a", "f4"), ("t", "m8[s]"), ("g", "f8", (2,)), ("s", "S3")],
+]
+
+
+@pytest.mark.parametrize("dtype", NAN_DTYPES, ids=str)
+def test_a_copy_is_equal_with_nan_in_it(dtype: Any) -> None:
+    cache = SlabCache(3, "u4", dtype)
+    rows = np.zeros(3, cache.value_dtype.base if cache.value_dtype.subdtype is None else dtype)
+    rows.view("u1")[...] = 0xFF  # NaN; for times that is no NaT, which is below
+    cache.put_many([1, 2, 3], rows)
+    if "M8" in str(dtype):
+        cache[1] = np.datetime64("NaT")
+    elif isinstance(dtype, list):
+        cache.update_fields(1, t=np.timedelta64("NaT"), s=b"")
+    twin = cache.copy()
+    assert cache == twin
+    assert twin == cache
+    twin.put_many([2], np.zeros((1, *rows.shape[1:]), rows.dtype))
+    assert cache != twin
+
+
+def test_equal_values_of_different_bytes() -> None:
+    cache, other = (SlabCache(2, "u4", [("x", "f8"), ("y", "f8")]) for _ in range(2))
+    cache[1] = (0.0, float("nan"))
+    other[1] = (-0.0, float("nan"))
+    assert cache != other  # NaN is equal as bytes of the whole value alone
+    cache[1] = (0.0, 1.0)
+    other[1] = (-0.0, 1.0)
+    assert cache == other
+
+
 # -- resize -------------------------------------------------------------------------------------
 
 
@@ -591,6 +691,48 @@ def test_subclass_that_overrides_an_operation() -> None:
     assert loud[1] == 6
     assert loud.peek(1) == 5
     assert loud.get_many([1])[0].tolist() == [5]
+
+
+class Squares(SlabCache):
+    """What is absent is made."""
+
+    def __missing__(self, key: Any) -> Any:
+        self[key] = key * key
+        return self[key]
+
+
+def test_missing_of_a_subclass() -> None:
+    squares = Squares(4, "u8", "u8")
+    assert (squares[3], squares[3], list(squares)) == (9, 9, [3])
+    assert squares.get(4) is None
+    assert squares.stats()[:2] == (2, 2)
+    assert 4 not in squares
+    with pytest.raises(KeyError):
+        squares.pop(4)
+    with pytest.raises(TypeError):
+        squares["a"]
+    assert squares.copy()[5] == 25
+    with pytest.raises(KeyError) as caught:
+        super(Squares, squares).__missing__(7)
+    assert caught.value.args == (7,)
+
+
+def test_size_in_memory() -> None:
+    """sys.getsizeof has the arena in it."""
+
+    class Wide(SlabCache):
+        __slots__ = ("a", "b")
+
+    for entries in (10, 100_000):
+        cache = SlabCache(entries, "u8", "u8")
+        assert 0 <= sys.getsizeof(cache) - cache.nbytes < 100
+        wide = Wide(entries, "u8", "u8")
+        assert sys.getsizeof(wide) > sys.getsizeof(cache)
+    before = sys.getsizeof(cache)
+    cache.resize(200_000)
+    assert 0 <= sys.getsizeof(cache) - cache.nbytes < 100
+    assert sys.getsizeof(cache) > 1.5 * before
+    assert sys.getsizeof(SlabCache.__new__(SlabCache)) < 1000
 
 
 def test_update_with_itself() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -226,3 +227,105 @@ def test_nan_has_one_hash() -> None:
     found = cache[1]
     assert hash(found) == hash(found) == hash(cache[1])
     assert found in {found}
+
+
+# -- beside numpy and pandas ------------------------------------------------------------------------
+
+LARGE = (2**63 + 1, 7, 0.5)
+
+
+def test_as_an_array() -> None:
+    state = record(LARGE)
+    for array in (np.asarray(state), np.array(state), np.array(state, np.dtype(STATE))):
+        assert (array.shape, array.dtype) == ((), np.dtype(STATE))
+        assert array.item() == LARGE
+    assert np.array(state, [("a", "u8"), ("b", "f8"), ("c", "f8")]).item() == LARGE
+    array = np.asarray(state)
+    array["mention_count"] = 9
+    assert state == LARGE  # a copy
+    with pytest.raises(ValueError, match="copy"):
+        state.__array__(copy=False)
+    aligned = record((1, 2), np.dtype([("a", "u1"), (("title", "b"), ">u8")], align=True))
+    assert np.asarray(aligned).tolist() == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "spec", [[("a", code), ("b", code)] for code in ("u8", "f8", "?", "S3", "V3", "M8[s]", "m8[s]")], ids=str
+)
+def test_as_an_item_of_an_array(spec: Any) -> None:
+    """numpy would make a row of each field; what it makes of a record must be right, or an error."""
+    state = record(
+        np.ones(1, "u1,u1").astype(spec)[0] if spec[0][1][0] not in "SV" else (b"abc", b"xyz"), spec
+    )
+    for call in (
+        lambda: np.array([state], spec),
+        lambda: np.array([state, state]),
+        lambda: np.array([[state]]),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            call()
+    assert np.array([tuple(state)], spec).shape == (1,)
+
+
+def test_the_error_says_what_to_do() -> None:
+    state = record()
+    with pytest.raises((TypeError, ValueError)) as caught:
+        np.array([state], STATE)
+    told = caught.value.__cause__ or caught.value  # numpy up to 1.26 has something to say itself
+    assert "tuple(record)" in str(told)
+    for call in (int, float):
+        with pytest.raises(TypeError, match=r"tuple\(record\)"):
+            call(state)
+
+
+def test_in_an_array_of_objects() -> None:
+    state = record()
+    array = np.empty(1, object)
+    array[:] = [state]
+    assert array[0] is state
+    assert np.array([state, state], object).tolist() == [state, state]
+
+
+def test_equality_with_numpy() -> None:
+    state = record(LARGE)
+    row = np.array([LARGE], STATE)[0]
+    for other in (row, row.astype([("a", "u8"), ("b", ">u2"), ("c", "f4")])):
+        assert (state == other) is True
+        assert (other == state) is True
+        assert (state != other) is False
+    for other in (np.zeros(1, STATE)[0], np.zeros(1, "u8,u8")[0], np.void(b"abc"), np.zeros(1, "O,O,O")[0]):
+        assert (state == other) is False
+        assert (other == state) is False
+        assert (state != other) is True
+    rows = np.array([LARGE, (1, 2, 3.0)], STATE)
+    assert (rows == state).tolist() == (state == rows).tolist() == [True, False]
+    kinds = record((1, b"ab", b"\0b", [1, 2]), [("a", "u1"), ("s", "S4"), ("v", "V2"), ("g", "f4", 2)])
+    assert kinds == np.asarray(kinds)[()]
+
+
+def test_it_is_a_sequence() -> None:
+    state = record()
+    assert isinstance(state, Sequence)
+    assert list(reversed(state)) == [0.5, 3, 1001]
+    assert (state.index(3), state.count(3), state.count("x")) == (1, 1, 0)
+    with pytest.raises(ValueError, match="not in tuple"):
+        state.index(3, 2)
+    match state:
+        case (1001, mentions, _):
+            assert mentions == 3
+        case _:
+            pytest.fail("a sequence pattern must match a record")
+    assert record((7,), [("count", "u1")]).count == 7
+    assert not gc.is_tracked(state)
+
+
+def test_a_record_is_taken_item_by_item() -> None:
+    """It is no array where a batch or a subarray takes one."""
+    cache = SlabCache(4, "u4", ("u4", (2,)))
+    pair = record((7, 8), [("a", "u4"), ("b", "u4")])
+    cache[1] = pair
+    assert cache[1].tolist() == [7, 8]
+    numbers = SlabCache(4, "u4", "u8")
+    numbers.put_many(pair, pair)
+    assert dict(numbers.items()) == {7: 7, 8: 8}
+    assert numbers.increment_many(pair, by=pair)[0].tolist() == [14, 16]

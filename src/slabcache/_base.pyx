@@ -240,6 +240,14 @@ cdef class SlabBase(Typed):
         lock_release(&self.lock)
         return size + self.object_size()
 
+    def __sizeof__(self):
+        cdef uint64_t size = 0
+        if self.slab.header is not NULL:
+            lock_acquire(&self.lock)
+            size = self.slab.header.arena_size
+            lock_release(&self.lock)
+        return object.__sizeof__(self) + size       # that of object knows what a subclass has added
+
     @property
     def bytes_per_entry(self):
         """`nbytes / capacity`."""

@@ -126,7 +126,7 @@ cdef class CacheCore(SlabBase):
     def __getitem__(self, key):
         value = look_up(self, key, LOOK_UP_GET, MISSING)
         if value is MISSING:
-            raise KeyError(key)
+            return self.__missing__(key)
         return value
 
     def get(self, key, default=None):

@@ -18,20 +18,25 @@ cdef class Schema:
     cdef readonly bint is_record        # the dtype is structured
     cdef readonly bint has_arrays       # a field is a subarray
     cdef bint is_integers               # all fields are integers
+    cdef bint is_key                    # the role is "key"
     cdef readonly Py_ssize_t size       # bytes of a packed record
-    cdef Py_ssize_t count               # fields
-    cdef field_t *fields                # owned; NULL until initialised
+    cdef Py_ssize_t count               # fields; 0 in one that was made without arguments
+    cdef field_t *fields                # owned
     cdef dict positions                 # field name -> position
     cdef void *spare                    # memory of a dropped Record, for the next one; owned, or NULL
 
     cpdef str label(self, Py_ssize_t position)
+    cdef int ready(self) except -1
     cdef int encode(self, object item, char *target) except -1
+    cdef object unfit(self, object kind, str message)
+    cdef int encode_tuple(self, object items, char *target) except -1
     cdef int encode_field(self, Py_ssize_t position, object item, char *target) except -1
     cdef bytes encode_items(self, Py_ssize_t position, object items)
     cdef int encode_integer(self, Py_ssize_t position, object item, char *target) except -1
     cdef int encode_float(self, Py_ssize_t position, object item, char *target) except -1
     cdef int encode_bytes(self, Py_ssize_t position, object item, char *target) except -1
-    cdef int encode_named(self, object names, object item, char *target) except -1
+    cdef int encode_void(self, object item, char *target) except -1
+    cdef int encode_named(self, tuple names, object item, char *target) except -1
     cdef object decode(self, const char *source)
     cdef object decode_field(self, Py_ssize_t position, const char *source)
     cdef tuple decode_tuple(self, const char *source)

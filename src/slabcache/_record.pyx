@@ -5,9 +5,16 @@ before a lock is taken.
 """
 
 cimport cython
+cimport numpy as cnp
 from cpython.bool cimport PyBool_Check
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport PyObject_GenericGetAttr, PyTypeObject
@@ -41,13 +48,17 @@ from slabcache._field cimport (
     kind_t,
 )
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from operator import index as as_index
 
 import numpy as np
+from numpy.ma import MaskedArray    # here, not lazily: an import in a forked child can wait for ever
 
-from slabcache.schema import decode_numpy, describe, encode_numpy
+from slabcache.errors import as_unfit_key
+from slabcache.schema import MASKED, decode_numpy, describe, encode_numpy, flat_items, named_items
+
+cnp.import_array()
 
 cdef extern from "Python.h":
     unsigned long long PyLong_AsUnsignedLongLong(object number)    # checked by hand: no `except`
@@ -55,6 +66,7 @@ cdef extern from "Python.h":
     bint PyLong_CheckExact(object item)
     double PyFloat_AsDouble(object item) except? -1.0
     void PyObject_Free(void *memory)
+    unsigned long Py_TPFLAGS_SEQUENCE
 
 cdef extern from *:
     """
@@ -75,6 +87,10 @@ cdef dict KINDS = {
     "V": KIND_VOID,
     "n": KIND_NUMPY,
 }
+NOT_AN_ITEM = (
+    "numpy cannot take a Record as an item: use tuple(record), numpy.asarray(record), "
+    "or the arrays of get_many()"
+)
 np_bool = np.bool_
 np_void = np.void
 
@@ -92,7 +108,17 @@ cdef bint is_nan(object item):
 
 
 cdef bint is_array(object item):
+    if isinstance(item, Record):    # its items are taken one by one
+        return False
     return isinstance(item, (np.ndarray, np.generic)) or hasattr(item, "__array__")
+
+
+cdef inline double real_number(object item) except? -1.0:
+    """A number as C has it. `float()` of numpy's objects reads text, and drops masks and imaginary parts."""
+    if not PyLong_CheckExact(item) and isinstance(item, (np.ndarray, np.generic)):
+        if item.dtype.kind not in "fiub" or isinstance(item, MaskedArray):
+            raise TypeError()
+    return PyFloat_AsDouble(item)
 
 
 @cython.final
@@ -102,26 +128,36 @@ cdef class Schema:
     Made without arguments it refuses every item: what a cache has before its `__init__` has run.
     """
 
-    def __init__(self, spec, str role):
-        description = describe(spec, role)
+    # Not in __init__, which can be called again, in the middle too: names may have a __hash__ of their own.
+    def __cinit__(self, spec=None, str role=None):
         cdef Py_ssize_t position
-        if self.fields is not NULL:
-            raise RuntimeError("a Schema cannot be initialised twice")
-        self.dtype, self.packed, self.names, members = description
+        cdef field_t *fields
+        cdef bint is_integers
+        if spec is None and role is None:
+            return
+        self.dtype, self.packed, self.names, members = describe(spec, role)
         self.role = role
+        self.is_key = role == "key"
         self.is_record = self.names is not None
         self.size = sum(member.dtype.itemsize for member in members)
-        self.count = len(members)
         self.positions = {member.name: position for position, member in enumerate(members)}
         self.dtypes = tuple(member.dtype for member in members)
         self.has_arrays = any(dtype.subdtype is not None for dtype in self.dtypes)
-        self.is_integers = all(member.kind in "iu" for member in members)
-        self.fields = <field_t *>PyMem_Malloc(self.count * sizeof(field_t))
-        if self.fields is NULL:
+        is_integers = all(member.kind in "iu" for member in members)
+        fields = <field_t *>PyMem_Malloc(len(members) * sizeof(field_t))
+        if fields is NULL:
             raise MemoryError()
-        for position, member in enumerate(members):
-            kind = <kind_t><int>KINDS[member.kind]
-            self.fields[position] = field_t(member.offset, member.dtype.itemsize, kind)
+        try:
+            for position, member in enumerate(members):
+                kind = <kind_t><int>KINDS[member.kind]
+                fields[position] = field_t(member.offset, member.dtype.itemsize, kind)
+        except:     # noqa: E722 - without memory, for example
+            PyMem_Free(fields)
+            raise
+        # Now, at once: until here it refuses every item, whoever has found it.
+        self.is_integers = is_integers
+        self.count = len(self.dtypes)
+        self.fields = fields
 
     def __dealloc__(self):
         PyMem_Free(self.fields)
@@ -138,55 +174,79 @@ cdef class Schema:
 
     # ---- encoding ------------------------------------------------------------------------------------
 
-    cdef int encode(self, object item, char *target) except -1:
-        """Write the packed record of `item` to the `size` bytes at `target`."""
-        cdef Py_ssize_t position
-        cdef bytes packed
+    cdef int ready(self) except -1:
         if self.fields is NULL:
             raise RuntimeError("the cache is not initialised: its __init__ has not run")
+        return 0
+
+    cdef object unfit(self, object kind, str message):
+        """The error, a TypeError for example, of an item that is none; of a key a KeyError as well."""
+        return as_unfit_key(kind(message)) if self.is_key else kind(message)
+
+    cdef int encode(self, object item, char *target) except -1:
+        """Write the packed record of `item` to the `size` bytes at `target`."""
+        self.ready()
         if not self.is_record:
             return self.encode_field(0, item, target)
-        if PyTuple_CheckExact(item) or isinstance(item, tuple):
-            if PyTuple_GET_SIZE(item) != self.count:
-                raise TypeError(
-                    f"{self.role}: {PyTuple_GET_SIZE(item)} items for the {self.count} fields {self.names}"
-                )
-            for position in range(self.count):
-                self.encode_field(
-                    position, <object>PyTuple_GET_ITEM(item, position), target + self.fields[position].offset
-                )
-            return 0
-        if isinstance(item, np_void) and item.dtype.names is not None:
-            if self.role == "key":
-                from slabcache.rows import as_rows     # which imports this module
-
-                packed = as_rows(self, item).tobytes()
-                memcpy(target, PyBytes_AS_STRING(packed), self.size)
+        if PyTuple_CheckExact(item):
+            return self.encode_tuple(item, target)
+        if isinstance(item, Record):
+            if (<Record>item).schema is <PyObject *>self:
+                memcpy(target, record_data(<Record>item), self.size)
                 return 0
-            return self.encode_named(item.dtype.names, item, target)
-        if self.role == "value":
-            if isinstance(item, Record):
-                if (<Record>item).schema is <PyObject *>self:
-                    memcpy(target, record_data(<Record>item), self.size)
-                    return 0
-                return self.encode_named(record_schema(<Record>item).names, item, target)
-            if isinstance(item, Mapping):
-                return self.encode_named(tuple(item), item, target)
-            raise TypeError(
-                f"value: {type(item).__name__} is not a tuple, mapping or Record of the fields {self.names}"
+            return self.encode_named(record_schema(<Record>item).names, item, target)
+        if isinstance(item, np_void) and item.dtype.names is not None:
+            return self.encode_void(item, target) if self.is_key else self.encode_named(
+                item.dtype.names, item, target
             )
-        raise TypeError(f"key: {type(item).__name__} is not a tuple of the fields {self.names}")
+        if not self.is_key and isinstance(item, Mapping):
+            return self.encode_named(tuple(item), item, target)
+        named = named_items(item)
+        if named is not None:
+            return self.encode_named(tuple(named), named, target)
+        if isinstance(item, tuple):
+            return self.encode_tuple(item, target)
+        kinds = "tuple, Record or dataclass" if self.is_key else "tuple, mapping, Record or dataclass"
+        raise self.unfit(
+            TypeError, f"{self.role}: {type(item).__name__} is not a {kinds} of the fields {self.names}"
+        )
 
-    cdef int encode_named(self, object names, object item, char *target) except -1:
+    cdef int encode_tuple(self, object items, char *target) except -1:
         cdef Py_ssize_t position
+        if PyTuple_GET_SIZE(items) != self.count:
+            raise self.unfit(
+                TypeError,
+                f"{self.role}: {PyTuple_GET_SIZE(items)} items for the {self.count} fields {self.names}",
+            )
+        for position in range(self.count):
+            self.encode_field(
+                position, <object>PyTuple_GET_ITEM(items, position), target + self.fields[position].offset
+            )
+        return 0
+
+    cdef int encode_named(self, tuple names, object item, char *target) except -1:
+        cdef Py_ssize_t position
+        cdef bint fits = len(names) == self.count
         for name in names:
-            if name not in self.positions:
-                raise ValueError(f"value: there is no field {name!r}; the fields are {self.names}")
-        missing = [name for name in self.names if name not in names]
-        if missing:
-            raise ValueError(f"value: lacks {missing}; the fields are {self.names}")
+            fits = fits and name in self.positions
+        if not fits:
+            raise self.unfit(
+                ValueError, f"{self.role}: the fields {names} are not the fields {self.names}"
+            )
         for position in range(self.count):
             self.encode_field(position, item[self.names[position]], target + self.fields[position].offset)
+        return 0
+
+    cdef int encode_void(self, object item, char *target) except -1:
+        """A key that is a row of numpy's: as in an array of them."""
+        from slabcache.rows import as_rows      # which imports this module
+
+        cdef bytes packed
+        try:
+            packed = as_rows(self, item).tobytes()
+        except (TypeError, ValueError, OverflowError) as error:
+            raise as_unfit_key(error) from None
+        memcpy(target, PyBytes_AS_STRING(packed), self.size)
         return 0
 
     cdef int encode_field(self, Py_ssize_t position, object item, char *target) except -1:
@@ -214,18 +274,13 @@ cdef class Schema:
     cdef bytes encode_items(self, Py_ssize_t position, object items):
         """The packed bytes of a subarray field given as nested sequences: each item as a field takes it."""
         base, shape = self.dtypes[position].subdtype
-        try:
-            nested = np.asarray(items, dtype=object)
-        except ValueError:
-            raise ValueError(f"{self.label(position)}: the items do not have the shape {shape}") from None
+        label = self.label(position)
         if items is None or isinstance(items, (str, Mapping)):
-            raise TypeError(f"{self.label(position)}: {type(items).__name__} is not an array of {base}")
-        if nested.shape != shape:
-            raise ValueError(f"{self.label(position)}: shape {nested.shape} is not {shape}")
+            raise TypeError(f"{label}: {type(items).__name__} is not an array of {base}")
         try:
-            return schema_of(base).encode_rows(nested.ravel().tolist()).tobytes()
+            return schema_of(base).encode_rows(flat_items(items, shape, label)).tobytes()
         except Exception as error:
-            error.add_note(f"in {self.label(position)}")
+            error.add_note(f"in {label}")
             raise
 
     cdef int encode_integer(self, Py_ssize_t position, object item, char *target) except -1:
@@ -235,13 +290,17 @@ cdef class Schema:
         cdef bint fits
         if not PyLong_CheckExact(item):
             if PyBool_Check(item) or isinstance(item, np_bool):
-                if self.role == "key":
-                    raise TypeError(f"{self.label(position)}: bool is not an integer key")
+                if self.is_key:
+                    raise self.unfit(TypeError, f"{self.label(position)}: bool is not an integer key")
                 item = bool(item)
+            if isinstance(item, MaskedArray):
+                raise self.unfit(TypeError, f"{self.label(position)}: {MASKED}")
             try:
                 item = as_index(item)
             except TypeError:
-                raise TypeError(f"{self.label(position)}: {type(item).__name__} is not an integer") from None
+                raise self.unfit(
+                    TypeError, f"{self.label(position)}: {type(item).__name__} is not an integer"
+                ) from None
         if field.kind == KIND_UNSIGNED:
             number = PyLong_AsUnsignedLongLong(item)
             fits = number <= field_limit(field.size)
@@ -257,9 +316,10 @@ cdef class Schema:
         if not fits:
             PyErr_Clear()
             limits = np.iinfo(self.dtypes[position])
-            raise OverflowError(
+            raise self.unfit(
+                OverflowError,
                 f"{self.label(position)}: {shown(item)} is out of range for {self.dtypes[position]} "
-                f"({limits.min} to {limits.max})"
+                f"({limits.min} to {limits.max})",
             )
         field_store(target, field.size, number)
         return 0
@@ -267,17 +327,19 @@ cdef class Schema:
     cdef int encode_float(self, Py_ssize_t position, object item, char *target) except -1:
         cdef field_t *field = &self.fields[position]
         cdef double number
-        try:
-            number = PyFloat_AsDouble(item)
-        except TypeError:
-            raise TypeError(f"{self.label(position)}: {type(item).__name__} is not a number") from None
-        except OverflowError:
-            number = INFINITY
-            overflow = True
+        cdef bint fits = True
+        if PyFloat_CheckExact(item):
+            number = PyFloat_AS_DOUBLE(item)
         else:
-            float_store(target, field.size, number)
-            overflow = isfinite(number) and not isfinite(float_load(target, field.size))
-        if overflow:
+            try:
+                number = real_number(item)
+            except TypeError:
+                raise TypeError(f"{self.label(position)}: {type(item).__name__} is not a number") from None
+            except OverflowError:
+                number = INFINITY
+                fits = False
+        float_store(target, field.size, number)
+        if not fits or (isfinite(number) and not isfinite(float_load(target, field.size))):
             raise OverflowError(
                 f"{self.label(position)}: {shown(item)} is out of range for {self.dtypes[position]}"
             )
@@ -287,38 +349,56 @@ cdef class Schema:
         cdef field_t *field = &self.fields[position]
         cdef bytes data
         cdef Py_ssize_t length
-        if isinstance(item, np_void) and field.kind == KIND_VOID:
-            item = item.tobytes()
-        if not isinstance(item, bytes):
-            if not isinstance(item, (bytearray, memoryview)):
-                raise TypeError(f"{self.label(position)}: {type(item).__name__} is not bytes")
-        data = bytes(item)
+        if PyBytes_CheckExact(item):
+            data = item
+        elif field.kind == KIND_VOID and isinstance(item, np_void) and item.dtype.names is None:
+            data = item.tobytes()
+        elif isinstance(item, (bytes, bytearray, memoryview)):
+            data = bytes(item)
+        else:
+            raise self.unfit(TypeError, f"{self.label(position)}: {type(item).__name__} is not bytes")
         length = PyBytes_GET_SIZE(data)
+        if field.kind == KIND_VOID and length != field.size:
+            raise self.unfit(
+                ValueError,
+                f"{self.label(position)}: {length} bytes are not the {field.size} of V{field.size}",
+            )
         if length > field.size:
-            raise ValueError(f"{self.label(position)}: {length} bytes are more than {field.size}")
-        if self.role == "key" and field.kind == KIND_BYTES and length and data[length - 1] == 0:
-            raise ValueError(
-                f"{self.label(position)}: S{field.size} keys cannot end in a NUL byte, "
-                f"which could not be told from padding; use V{field.size}"
+            raise self.unfit(ValueError, f"{self.label(position)}: {length} bytes are more than {field.size}")
+        if field.kind == KIND_BYTES and length and PyBytes_AS_STRING(data)[length - 1] == 0:
+            raise self.unfit(
+                ValueError,
+                f"{self.label(position)}: bytes of S{field.size} cannot end in a NUL byte, which could not "
+                f"be told from padding; use V{field.size}",
             )
         memcpy(target, PyBytes_AS_STRING(data), length)
         memset(target + length, 0, field.size - length)
         return 0
 
-    def decode_rows(self, object rows):
-        """The object that each row of a packed array stands for, as a list."""
-        cdef const char[::1] packed = np.ascontiguousarray(rows).view("u1").reshape(-1).view("i1")
-        cdef Py_ssize_t row, count = len(rows)
-        return [self.decode(&packed[row * self.size]) for row in range(count)]
-
-    def encode_rows(self, list items):
-        """A packed array of items that are each what a scalar call takes; O(items)."""
+    def decode_rows(self, rows):
+        """The object that each row of a packed array stands for, as a list; O(rows)."""
+        cdef cnp.ndarray packed = np.ascontiguousarray(rows)
         cdef Py_ssize_t row
-        cdef object rows = np.zeros(len(items), self.packed)
-        cdef size_t base = rows.ctypes.data
+        cdef list items
+        self.ready()
+        if packed.dtype != self.packed or packed.ndim != 1:
+            raise TypeError(f"{packed.ndim}-dimensional rows of {packed.dtype} are not packed {self.role}s")
+        # Not a comprehension: Cython drops an item twice where there is no memory for the list to grow.
+        items = [None] * cnp.PyArray_DIM(packed, 0)
         for row in range(len(items)):
+            items[row] = self.decode(cnp.PyArray_BYTES(packed) + row * self.size)
+        return items
+
+    def encode_rows(self, items):
+        """A packed array of items that are each what a scalar call takes; O(items)."""
+        cdef tuple fixed = tuple(items)     # which the code that an item runs cannot change
+        cdef cnp.ndarray rows
+        cdef Py_ssize_t row
+        self.ready()
+        rows = np.zeros(len(fixed), self.packed)
+        for row in range(len(fixed)):
             try:
-                self.encode(items[row], <char *>base + row * self.size)
+                self.encode(fixed[row], cnp.PyArray_BYTES(rows) + row * self.size)
             except Exception as error:
                 error.add_note(f"in row {row} of the {self.role}s")
                 raise
@@ -332,7 +412,7 @@ cdef class Schema:
         cdef Record record
         if not self.is_record:
             return self.decode_field(0, source)
-        if self.role == "key":
+        if self.is_key:
             return self.decode_tuple(source)
         record = record_new(self)
         memcpy(record_data(record), source, self.size)
@@ -384,11 +464,13 @@ cdef class Schema:
 
     def number_position_of(self, name):
         """`number_position` for callers in Python."""
+        self.ready()
         return self.number_position(name)
 
     def encode_fields(self, dict fields):
         """`(chosen, data)`: a flag for each field of a structured value, and a packed value of which those
         count."""
+        self.ready()
         if not self.is_record:
             raise TypeError("update_fields needs a structured value; assign a scalar one")
         cdef bytes data = PyBytes_FromStringAndSize(NULL, self.size)
@@ -425,16 +507,20 @@ cdef class Schema:
             delta.magnitude = 0
             delta.negative = False
             try:
-                delta.real = PyFloat_AsDouble(by)
+                delta.real = real_number(by)
             except TypeError:
                 raise TypeError(f"by: {type(by).__name__} is not a number") from None
             return 0
-        try:
-            number = as_index(by)
-        except TypeError:
-            raise TypeError(
-                f"by: {type(by).__name__} is not an integer, as {self.label(position)} is"
-            ) from None
+        number = by
+        if not PyLong_CheckExact(by):
+            if isinstance(by, MaskedArray):
+                raise TypeError(f"by: {MASKED}")
+            try:
+                number = as_index(by)
+            except TypeError:
+                raise TypeError(
+                    f"by: {type(by).__name__} is not an integer, as {self.label(position)} is"
+                ) from None
         delta.real = 0.0
         delta.negative = number < 0
         delta.magnitude = PyLong_AsUnsignedLongLong(abs(number))
@@ -443,14 +529,14 @@ cdef class Schema:
             raise OverflowError(f"by: {shown(number)} is out of range for {self.label(position)}")
         return 0
 
-    def deltas_of(self, Py_ssize_t position, list items):
+    def deltas_of(self, Py_ssize_t position, items):
         """`encode_delta` of each item, as an array of structs; O(items)."""
+        cdef tuple fixed = tuple(items)     # as in encode_rows
+        cdef cnp.ndarray rows = np.zeros(len(fixed), DELTA_DTYPE)
         cdef Py_ssize_t row
         self.label(position)    # refuses a position that there is not
-        rows = np.zeros(len(items), DELTA_DTYPE)
-        cdef size_t base = rows.ctypes.data
-        for row in range(len(items)):
-            self.encode_delta(position, items[row], <delta_t *>(<char *>base) + row)
+        for row in range(len(fixed)):
+            self.encode_delta(position, fixed[row], <delta_t *>cnp.PyArray_BYTES(rows) + row)
         return rows
 
 
@@ -490,6 +576,20 @@ cdef object record_field(Record record, Py_ssize_t position):
     return schema.decode_field(position, record_data(record) + schema.fields[position].offset)
 
 
+cdef cnp.ndarray record_array(Record record):
+    cdef Schema schema = record_schema(record)
+    cdef cnp.ndarray packed = np.empty((), schema.packed)
+    memcpy(cnp.PyArray_BYTES(packed), record_data(record), schema.size)
+    return packed
+
+
+cdef tuple void_items(object row):
+    """The items of a structured numpy scalar, as those of a Record are."""
+    cdef Schema schema = schema_of(row.dtype)
+    cdef cnp.ndarray packed = schema.encode_rows((row,))
+    return schema.decode_tuple(cnp.PyArray_BYTES(packed))
+
+
 cdef void record_free(void *memory) noexcept:
     """What `tp_free` of Record does: a `__dealloc__` would save and restore the exception state each time.
 
@@ -527,6 +627,8 @@ cdef class Record:
     >>> record == (1001, 2)
     True
     """
+
+    __array_ufunc__ = None      # comparisons with numpy's scalars and arrays come here
 
     def __cinit__(self):
         raise TypeError("records come from a cache; they cannot be made by hand")
@@ -573,6 +675,13 @@ cdef class Record:
             theirs = record_items(<Record>other)
         elif isinstance(other, tuple):
             theirs = other
+        elif isinstance(other, np_void) and other.dtype.names is not None:
+            try:
+                theirs = void_items(other)
+            except TypeError:           # it has fields that no record has
+                return NotImplemented
+        elif isinstance(other, np.ndarray):
+            return other == record_array(self)
         else:
             return NotImplemented
         if not record_schema(self).has_arrays:
@@ -581,12 +690,31 @@ cdef class Record:
 
     def __hash__(self):
         # NaN has another hash in each object that stands for it.
-        items = record_items(self)
-        return hash(tuple(["nan" if is_nan(item) else item for item in items]))
+        cdef list items = list(record_items(self))
+        cdef Py_ssize_t position
+        for position in range(len(items)):
+            if is_nan(items[position]):
+                items[position] = "nan"
+        return hash(tuple(items))
 
     def __repr__(self):
-        fields = zip(record_schema(self).names, record_items(self), strict=True)
-        return f"Record({', '.join(f'{name}={item!r}' for name, item in fields)})"
+        return f"Record({', '.join(map('{}={!r}'.format, record_schema(self).names, record_items(self)))})"
+
+    def __array__(self, dtype=None, copy=None):
+        """What `numpy.asarray` makes of a record: a structured array of no dimensions."""
+        if all(map(np.dtype(bool).__eq__, record_schema(self).dtypes)):
+            raise TypeError(NOT_AN_ITEM)    # numpy would take the record as an item, and that for True
+        if copy is False:
+            raise ValueError("the fields of a Record cannot be taken without a copy")
+        array = record_array(self)
+        return array if dtype is None else array.astype(dtype)
+
+    # numpy asks for these where a record is an item of a list.
+    def __int__(self):
+        raise TypeError(NOT_AN_ITEM)
+
+    def __float__(self):
+        raise TypeError(NOT_AN_ITEM)
 
     def __dir__(self):
         return [*object.__dir__(self), *record_schema(self).names]
@@ -597,6 +725,14 @@ cdef class Record:
     def __reduce__(self):
         cdef Schema schema = record_schema(self)
         return record_from, (schema.dtype, schema.decode_tuple(record_data(self)))
+
+    def index(self, item, *limits):
+        """The position of the first field that is equal to `item`. ValueError where there is none."""
+        return record_items(self).index(item, *limits)
+
+    def count(self, item):
+        """How many fields are equal to `item`."""
+        return record_items(self).count(item)
 
     @property
     def _fields(self):
@@ -609,3 +745,5 @@ cdef class Record:
 
 
 (<PyTypeObject *>Record).tp_free = record_free
+Sequence.register(Record)       # pandas then takes the names from _fields
+(<PyTypeObject *>Record).tp_flags |= Py_TPFLAGS_SEQUENCE    # `match record: case (a, b)`

@@ -115,15 +115,18 @@ cdef class Table:
         table_clear(&self.table)
 
     def overflow(self):
-        return [self.table.buckets[index].overflow for index in range(self.table.bucket_count)]
+        cdef list counts = [None] * self.table.bucket_count
+        for index in range(self.table.bucket_count):
+            counts[index] = self.table.buckets[index].overflow
+        return counts
 
     def cells(self):
-        return sorted(
-            self.table.buckets[index].slots[cell]
-            for index in range(self.table.bucket_count)
-            for cell in range(BUCKET_CELLS)
-            if self.table.buckets[index].tags[cell]
-        )
+        cdef list slots = []
+        for index in range(self.table.bucket_count):
+            for cell in range(BUCKET_CELLS):
+                if self.table.buckets[index].tags[cell]:
+                    slots.append(self.table.buckets[index].slots[cell])
+        return sorted(slots)
 
 
 cdef class List:

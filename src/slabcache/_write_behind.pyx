@@ -349,7 +349,7 @@ cdef class WriteBehindCore(SlabBase):
         if value is UNKNOWN:
             value = self._read_one(key, True, True)
         if value is ABSENT:
-            raise KeyError(key)
+            return self.__missing__(key)
         return value
 
     def get(self, key, default=None):

@@ -89,28 +89,36 @@ class SlabCache(BatchCore, SlabMapping):
         >>> cache.copy() == cache
         True
         """
+        return self._copy(self.__getstate__())
+
+    def _copy(self, state: Any) -> Self:
         copied = type(self)._from_rows(self.key_dtype, self.value_dtype, *self._export())
-        if hasattr(self, "__dict__"):  # a subclass has attributes of its own
-            copied.__dict__.update(self.__dict__)
+        if state is not None:
+            copied.__setstate__(state)
         return copied
 
     def __copy__(self) -> Self:
         return self.copy()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = self.copy()
-        memo[id(self)] = copied
-        if hasattr(self, "__dict__"):
-            copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied = self._copy(None)
+        memo[id(self)] = copied  # before the attributes, which may lead back here
+        state = copy.deepcopy(self.__getstate__(), memo)
+        if state is not None:
+            copied.__setstate__(state)
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         arguments = (self.key_dtype, self.value_dtype, *self._export())
-        return type(self)._from_rows, arguments, getattr(self, "__dict__", None) or None
+        return type(self)._from_rows, arguments, self.__getstate__()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The attributes that a subclass has added."""
-        self.__dict__.update(state)
+    def __setstate__(self, state: Any) -> None:
+        """The attributes that a subclass has added, as `__getstate__` gave them."""
+        attributes, slots = state if isinstance(state, tuple) else (state, None)
+        if attributes:
+            self.__dict__.update(attributes)
+        for name, item in (slots or {}).items():
+            setattr(self, name, item)
 
 
 MutableMapping.register(SlabCache)

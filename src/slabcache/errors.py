@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import copy
 
-__all__ = ["BackpressureError", "ClosedError", "RowsRejected", "SumOverflowError", "own_copy"]
+__all__ = [
+    "BackpressureError",
+    "ClosedError",
+    "RowsRejected",
+    "SumOverflowError",
+    "UnfitKeyError",
+    "as_unfit_key",
+    "own_copy",
+]
 
 
 class RowsRejected(Exception):  # noqa: N818 - it says what happened, as StopIteration does
@@ -35,7 +43,38 @@ class SumOverflowError(OverflowError):
         self.row = row
 
     def __str__(self) -> str:
-        return f"{self.field}: the sum in row {self.row} is out of range; the rows before it are done"
+        done = "the rows before it are done" if self.row else "nothing was changed"
+        return f"{self.field}: the sum in row {self.row} is out of range; {done}"
+
+
+class UnfitKeyError(KeyError):
+    """A key that no entry of the cache can have: it is in no cache, so that a `ChainMap` goes on to the next
+    mapping. What is raised is one of those below, and so a TypeError, ValueError or OverflowError as well."""
+
+    __str__ = Exception.__str__  # that of KeyError shows the message in quotes
+
+
+class UnfitKeyTypeError(UnfitKeyError, TypeError):
+    """The key is of the wrong type."""
+
+
+class UnfitKeyValueError(UnfitKeyError, ValueError):
+    """The key has too many bytes, or too few, or other fields."""
+
+
+class UnfitKeyOverflowError(UnfitKeyError, OverflowError):
+    """An integer of the key is out of range."""
+
+
+def as_unfit_key(error: Exception) -> Exception:
+    """The error of an item that is no key as one that is a KeyError, too."""
+    if type(error) is TypeError:
+        return UnfitKeyTypeError(*error.args)
+    if type(error) is ValueError:
+        return UnfitKeyValueError(*error.args)
+    if type(error) is OverflowError:
+        return UnfitKeyOverflowError(*error.args)
+    return error
 
 
 def own_copy(error: BaseException) -> BaseException:

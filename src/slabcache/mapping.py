@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slabcache._base import SlabBase
+from slabcache.errors import UnfitKeyError
 from slabcache.rows import as_rows
 from slabcache.stats import Stats
 
@@ -69,6 +70,10 @@ class SlabMapping(_Mapping):
 
     # ---- mapping ---------------------------------------------------------------------------------------
 
+    def __missing__(self, key: Any) -> Any:
+        """What `[]` gives for an absent key; KeyError, unless a subclass has something else."""
+        raise KeyError(key)
+
     def __iter__(self) -> Iterator[Any]:
         """Keys from least to most recent. RuntimeError after a change of content or order."""
         return self._iterate(backward=False, with_key=True, with_value=False)
@@ -119,24 +124,32 @@ class SlabMapping(_Mapping):
         _, keys, values = self._export()
         if len(other) != len(keys):
             return False
+        mine = as_rows(self._value_schema, values)
         if isinstance(other, SlabMapping) and (self.key_dtype, self.value_dtype) == (
             other.key_dtype,
             other.value_dtype,
         ):
             theirs, found = other.peek_many(keys)
-            return bool(found.all()) and np.array_equal(values, theirs)
+            return bool(found.all()) and self._equal_rows(mine, as_rows(self._value_schema, theirs))
         look_up = other.peek if isinstance(other, SlabMapping) else other.get
         absent = object()
-        mine = self._value_schema.decode_rows(as_rows(self._value_schema, values))
+        decoded_keys = self._key_schema.decode_rows(as_rows(self._key_schema, keys))
         try:
-            for key, value in zip(
-                self._key_schema.decode_rows(as_rows(self._key_schema, keys)), mine, strict=True
-            ):
+            for key, value in zip(decoded_keys, self._value_schema.decode_rows(mine), strict=True):
                 if not _equal(value, look_up(key, absent)):
                     return False
             return True
         except (TypeError, ValueError, OverflowError):  # a key that the other mapping cannot have
             return False
+
+    def _equal_rows(self, mine: Array, theirs: Array) -> bool:
+        """Packed values of the same types. Equal bytes are equal, NaN too; others may be, as 0.0 and -0.0."""
+        raw = f"V{mine.itemsize}"
+        differ = np.ascontiguousarray(mine).view(raw) != np.ascontiguousarray(theirs).view(raw)
+        if not differ.any():
+            return True
+        decode_rows = self._value_schema.decode_rows
+        return all(map(_equal, decode_rows(mine[differ]), decode_rows(theirs[differ])))
 
 
 def _equal(mine: Any, theirs: Any) -> bool:
@@ -150,6 +163,13 @@ class SlabKeys(KeysView[Any]):
 
     __slots__ = ()
     _mapping: SlabMapping
+
+    def __contains__(self, key: object) -> bool:
+        """As for the keys of a dict: what no key can be is not among them."""
+        try:
+            return key in self._mapping
+        except UnfitKeyError:
+            return False
 
     def __reversed__(self) -> Iterator[Any]:
         return reversed(self._mapping)
@@ -187,5 +207,8 @@ class SlabItems(ItemsView[Any, Any]):
         if not isinstance(item, tuple) or len(item) != 2:
             return False
         absent = object()
-        value = self._mapping.peek(item[0], absent)
+        try:
+            value = self._mapping.peek(item[0], absent)
+        except UnfitKeyError:
+            return False
         return value is not absent and _equal(value, item[1])

@@ -61,7 +61,7 @@ class CacheCollector(Collector):
     ...
     """
 
-    def __init__(self, **caches: SlabCache | WriteBehindCache) -> None:
+    def __init__(self, /, **caches: SlabCache | WriteBehindCache) -> None:
         for name, cache in caches.items():
             if not isinstance(cache, (SlabCache, WriteBehindCache)):
                 raise TypeError(f"{name} must be a cache, not {type(cache).__name__}")

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.ma import MaskedArray  # here, not lazily: an import in a forked child can wait for ever
 
-from slabcache._record import DELTA_DTYPE
-from slabcache.schema import convert
+from slabcache._record import DELTA_DTYPE, Record
+from slabcache.schema import convert, plain_array
 
 if TYPE_CHECKING:
     from slabcache._record import Schema
@@ -33,10 +33,8 @@ def as_rows(schema: Schema, source: object) -> Array:
     takes it.
     """
     if not isinstance(source, (np.ndarray, np.generic)) and not _is_array_like(source):
-        return schema.encode_rows(_items(schema, source))
-    if isinstance(source, MaskedArray):
-        raise TypeError(f"{schema.role}s are masked; take compressed() or filled() first")
-    rows = np.asarray(source)
+        return schema.encode_rows(_items(source, f"{schema.role}s", ordered=schema.role == "value"))
+    rows = source if type(source) is np.ndarray else plain_array(source, f"{schema.role}s")
     if rows.shape == (0,) and rows.dtype == np.float64:
         return np.empty(0, schema.packed)  # what numpy makes of an empty list
     if schema.packed.names is None:
@@ -79,11 +77,11 @@ def as_deltas(schema: Schema, position: int, by: object, count: int) -> Array:
     field = schema.dtypes[position]
     if not isinstance(by, np.ndarray) and not _is_array_like(by):
         if isinstance(by, Iterable):
-            return _matching(schema.deltas_of(position, list(by)), count)
-        return schema.deltas_of(position, [by])
-    source = np.asarray(by)
+            return _matching(schema.deltas_of(position, _items(by, "by", ordered=True)), count)
+        return schema.deltas_of(position, (by,))
+    source = plain_array(by, "by")
     if source.ndim == 0:
-        return schema.deltas_of(position, [source.item()])
+        return schema.deltas_of(position, (source[()],))
     deltas = np.zeros(source.shape, DELTA_DTYPE)
     if field.kind == "f":
         deltas["real"] = convert(source, np.dtype("f8"), "by")
@@ -107,21 +105,21 @@ def _matching(deltas: Array, count: int) -> Array:
 
 
 def _is_array_like(source: object) -> bool:
-    return (
+    return not isinstance(source, Record) and (
         hasattr(source, "__array__")
         or hasattr(source, "__array_interface__")
         or isinstance(source, (memoryview, array.array))
     )
 
 
-def _items(schema: Schema, source: object) -> list[object]:
+def _items(source: object, role: str, *, ordered: bool) -> tuple[object, ...]:
     # Iterating over text gives characters. Over a mapping or set it gives keys, in an order of its own.
     strings = isinstance(source, (str, bytes, bytearray))
-    unordered = schema.role == "value" and isinstance(source, (Mapping, Set))
+    unordered = ordered and isinstance(source, (Mapping, Set))
     if strings or unordered or not isinstance(source, Iterable):
         kind = type(source).__name__
-        raise TypeError(f"{schema.role}s must be an array or a sequence of {schema.role}s, not {kind}")
-    return list(source)
+        raise TypeError(f"{role} must be an array or a sequence, not {kind}")
+    return tuple(source)
 
 
 def _plain_rows(schema: Schema, source: Array) -> Array:

@@ -648,7 +648,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         return self._drive(self._incrementing_one(key, field, by))
 
     def _incrementing_one(self, key: Any, field: str | None, by: Any) -> Steps[Any]:
-        values, found = yield from self._incrementing(self._key_schema.encode_rows([key]), field, [by])
+        try:
+            values, found = yield from self._incrementing(self._key_schema.encode_rows([key]), field, [by])
+        except SumOverflowError as error:
+            raise OverflowError(f"{error.field}: the sum with {by} is out of range") from None
         return values[0].item() if found[0] else ABSENT
 
     def _updating_fields(self, key: Any, fields: dict[str, Any]) -> Steps[None]:

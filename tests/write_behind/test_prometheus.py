@@ -41,3 +41,11 @@ def test_figures_of_both_kinds_of_cache() -> None:
 def test_what_is_no_cache_is_named() -> None:
     with pytest.raises(TypeError, match="states must be a cache, not int"):
         CacheCollector(states=3)
+
+
+def test_any_name_will_do() -> None:
+    cache = SlabCache(4, "u8", "u4")
+    registry = CollectorRegistry()
+    registry.register(CacheCollector(**{"self": cache, "caches": cache, "a b": cache}))
+    for name in ("self", "caches", "a b"):
+        assert registry.get_sample_value("slabcache_capacity", {"cache": name}) == 4

@@ -6,15 +6,24 @@ import copy
 import itertools
 import logging
 import pickle
+import sys
 import threading
 import time
+from collections import ChainMap
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from slabcache import BackpressureError, RowsRejected, SlabCache, SumOverflowError, WriteBehindCache
+from slabcache import (
+    BackpressureError,
+    ClosedError,
+    RowsRejected,
+    SlabCache,
+    SumOverflowError,
+    WriteBehindCache,
+)
 from write_behind.faulty_store import FaultyStore, make
 
 STATES = {
@@ -291,9 +300,13 @@ def test_a_writer_that_waits_in_vain_changes_nothing() -> None:
 
 def test_an_overflow_changes_nothing() -> None:
     store, cache = make(FaultyStore(value="u1", rows={1: 250, 2: 0}))
-    with pytest.raises(OverflowError):
-        cache.increment(1, by=6)
+    for _ in range(2):  # of a row that has to be loaded, and of one in memory
+        with pytest.raises(OverflowError, match="^value: the sum with 6 is out of range$") as scalar:
+            cache.increment(1, by=6)
+        assert type(scalar.value) is OverflowError
     assert cache.stats().dirty == 0
+    with pytest.raises(SumOverflowError, match="row 0 is out of range; nothing was changed"):
+        cache.increment_many([1], by=6)
     with pytest.raises(SumOverflowError, match="row 1") as told:
         cache.increment_many([2, 1], by=[1, 6])
     again = pickle.loads(pickle.dumps(told.value))
@@ -465,6 +478,25 @@ def test_on_rejected_may_use_the_cache_but_not_wait_for_its_own_thread() -> None
     assert len(answers) == 2
     assert store.rows == {1: 0}
     cache.close()
+
+
+def test_foreign_keys_and_missing_are_as_in_a_plain_cache() -> None:
+    class Lengths(WriteBehindCache):
+        def __missing__(self, key: Any) -> Any:
+            return -key
+
+    store = FaultyStore(rows={1: 10})
+    cache = Lengths(4, store)
+    assert (cache[1], cache[7], cache.get(7), len(cache)) == (10, -7, None, 1)
+    assert 0 <= sys.getsizeof(cache) - cache.nbytes < 1000
+    assert cache.keys() & {1, "a", 2**70} == {1}
+    assert ChainMap(cache, {"a": 3})["a"] == 3
+    with pytest.raises(TypeError):
+        cache.get("a")
+    keys = cache.keys()
+    cache.close()
+    with pytest.raises(ClosedError):
+        assert 1 in keys
 
 
 def test_what_a_plain_cache_does_it_does_too() -> None:
