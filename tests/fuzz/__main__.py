@@ -8,58 +8,65 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import itertools
+import logging
 import os
 import sys
 import time
 import traceback
 from random import Random
+from typing import Any
 
-from fuzz import cache
+from fuzz import behind, cache
 from fuzz.shrink import shrink
 
 
-def fuzz_cache(seed: int, seconds: float, only: int | None) -> bool:
+def fuzz(module: Any, seed: int, seconds: float, only: int | None) -> bool:
     """Whether all cases passed."""
+    name = _name(module)
     start = time.monotonic()
-    end = start + seconds
     done = cases = 0
     places: set[object] = set()
-    numbers = [only] if only is not None else iter(range(2**62))
-    for number in numbers:
-        if only is None and time.monotonic() >= end:
+    for number in itertools.count() if only is None else [only]:
+        if only is None and time.monotonic() >= start + seconds:
             break
-        case = cache.draw_case(cache.seeded(seed, number))
+        case = module.draw_case(Random(f"{seed}/{number}"))
         try:
-            done += cache.run_case(case)
+            done += module.run_case(case)
         except Exception as error:
             if _where(error) not in places:  # once each
                 places.add(_where(error))
-                _tell(seed, number, case, error)
+                traceback.print_exception(error)
+                print(f"again with: --seed {seed} --only {name} --case {number}", flush=True)
+                _tell(module, case, _where(error))
         cases += 1
-    print(f"SlabCache: {cases} cases, {done} operations, {done / (time.monotonic() - start):.0f} a second")
+    took = time.monotonic() - start
+    print(f"{name}: {cases} cases, {done} operations, {done / took:.0f} a second", flush=True)
     return not places
 
 
-def _tell(seed: int, number: int, case: cache.Case, error: Exception) -> None:
-    where = _where(error)
+def _tell(module: Any, case: Any, where: tuple[object, ...]) -> None:
+    """Print the smallest case that fails like this one."""
 
-    def fails(smaller: cache.Case) -> bool:
+    def fails(smaller: Any) -> bool:
         try:
-            cache.run_case(smaller)
+            module.run_case(smaller)
         except Exception as other:
             return _where(other) == where
         return False
 
-    traceback.print_exception(error)
-    print(f"case {number} of seed {seed} fails; --seed {seed} --case {number} carries it out again")
     small = shrink(case, fails)
     try:
-        cache.run_case(small)
+        module.run_case(small)
     except Exception as again:
         print(small.program())
-        print(f"{type(again).__name__}: {again}")
+        print(f"{type(again).__name__}: {again}", flush=True)
     else:
-        print("a second time it does not fail:", case.program(), sep="\n")
+        print("it does not fail each time:", small.program(), sep="\n", flush=True)
+
+
+def _name(module: Any) -> str:
+    return str(module.__name__.rpartition(".")[2])
 
 
 def _where(error: BaseException) -> tuple[object, ...]:
@@ -72,14 +79,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="both together")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--case", type=int, default=None, help="of the cache in memory")
     parser.add_argument("--only", choices=("cache", "behind"))
+    parser.add_argument("--case", type=int, help="this one alone; with --only")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else Random(os.urandom(8)).randrange(10**9)
     faulthandler.enable()
+    logging.getLogger("slabcache").addHandler(logging.NullHandler())
+    logging.getLogger("slabcache").propagate = False
     print(f"--seed {seed}", flush=True)
-    ok = fuzz_cache(seed, options.seconds / 2, options.case)
-    return 0 if ok else 1
+    modules = [module for module in (cache, behind) if (options.only or _name(module)) == _name(module)]
+    passed = [fuzz(module, seed, options.seconds / len(modules), options.case) for module in modules]
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

@@ -171,6 +171,7 @@ class Pending:
         self.run, self.act, self.is_settled = run, act, False
         self.result: Any = None
         self.error: Exception | None = None
+        self.evicted: list[Any] = []  # what on_evict is to be told
 
     def settle(self) -> None:
         if not self.is_settled:
@@ -179,6 +180,9 @@ class Pending:
                 self.result = self.act(self.run.model)
             except (AbsentError, WrapsError) as error:
                 self.error = error
+            if self.run.case.on_evict:
+                self.evicted = self.run.model.evicted
+            self.run.model.evicted = []
 
     def would_change(self) -> bool:
         if self.is_settled:
@@ -215,6 +219,7 @@ class Run:
     def __call__(self) -> None:
         threshold = gc.get_threshold()
         if self.case.collects:
+            gc.collect()  # so that collections come at the same steps again
             gc.set_threshold(1)
         try:
             for op in self.case.ops:
@@ -268,7 +273,7 @@ class Run:
         assert keys.dtype == self.keys.dtype
         assert len(keys) == len(values) > 0
         evicted = list(zip(self.keys.rows(keys), self.values.rows(values), strict=True))
-        told, self.model.evicted = self.model.evicted, []
+        told, self.stack[-1].evicted = self.stack[-1].evicted, []
         assert evicted == told, f"on_evict was told of {evicted}, not {told}"
         self.run_inner()
         self.in_call = in_call
@@ -317,6 +322,7 @@ class Run:
                 assert not pending.is_settled, "an exception of an argument, after the change"
             return _NOTHING, _NOTHING
         pending.settle()
+        assert not pending.evicted, f"on_evict was not told of {pending.evicted}"
         expected = pending.error
         if isinstance(expected, AbsentError):
             assert isinstance(error, KeyError), f"no KeyError, but {result!r} {error!r}"
@@ -483,8 +489,6 @@ class Run:
             keys, values = result
             result = list(zip(self.keys.rows(keys), self.values.rows(values), strict=True))
         assert result == expected, f"evicted {result}, not {expected}"
-        if not self.case.on_evict:
-            self.model.evicted.clear()
 
     def do_get_many(self, op: Op, name: str = "get") -> None:
         given, check = self.arguments(op, values=False)
@@ -588,6 +592,7 @@ class Run:
 
         def settle() -> None:
             pending.settle()
+            assert not pending.evicted, f"on_evict was not told of {pending.evicted}"
 
         def items() -> Iterator[tuple[Any, Any]]:
             nonlocal at, pending
@@ -632,8 +637,6 @@ class Run:
             lambda model: model.resize(op.options["capacity"]),
         )
         assert result == expected or result is _NOTHING
-        if not self.case.on_evict:
-            self.model.evicted.clear()
 
     def do_snapshot(self, op: Op) -> None:
         self.quiet += 1
@@ -733,9 +736,6 @@ class Run:
         real, wanted = self.state(), self.model.state()
         assert real == wanted, f"the cache is\n  {real}\nand not\n  {wanted}"
         assert len(self.cache) == len(self.model.data)
-        if not self.case.on_evict:
-            self.model.evicted.clear()
-        assert not self.model.evicted, "on_evict was not told"
         self.in_call = in_call
 
 

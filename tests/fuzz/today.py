@@ -8,5 +8,9 @@ TODAY = {
     "NUL is cut off",  # S<n> values that end in NUL are taken
     "void is padded",  # V<n> takes fewer than n bytes
     "tuples go by position",  # named tuples, whatever their names are
+    # of the cache before a store
+    "mistakes refuse rows",  # TypeError, ValueError and OverflowError of a store
+    "waiting puts of subarrays fail",  # cache[key] = value, and aset
+    "one key fails others",  # a key that cannot be loaded fails a load as a whole
     "by is anything",  # masked arrays, sets, dicts and bytes as by=
 }
