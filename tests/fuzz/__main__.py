@@ -17,7 +17,7 @@ import traceback
 from random import Random
 from typing import Any
 
-from fuzz import behind, cache
+from fuzz import behind, cache, crowd
 from fuzz.shrink import shrink
 
 
@@ -77,17 +77,20 @@ def _where(error: BaseException) -> tuple[object, ...]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120.0, help="both together")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of all together")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--only", choices=("cache", "behind"))
+    parser.add_argument("--only", choices=("cache", "crowd", "behind"))
     parser.add_argument("--case", type=int, help="this one alone; with --only")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else Random(os.urandom(8)).randrange(10**9)
     faulthandler.enable()
+    sys.setswitchinterval(1e-5)  # threads take turns often
     logging.getLogger("slabcache").addHandler(logging.NullHandler())
     logging.getLogger("slabcache").propagate = False
     print(f"--seed {seed}", flush=True)
-    modules = [module for module in (cache, behind) if (options.only or _name(module)) == _name(module)]
+    modules = [
+        module for module in (cache, crowd, behind) if (options.only or _name(module)) == _name(module)
+    ]
     passed = [fuzz(module, seed, options.seconds / len(modules), options.case) for module in modules]
     return 0 if all(passed) else 1
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
+import math
 import os
 import sys
 import threading
@@ -67,6 +69,7 @@ class Case:
     faults: Faults
     threads: int
     tasks: int
+    collects: bool  # the collector runs often, and finalizers read
     seed: int
     ops: tuple[Step, ...]
 
@@ -83,7 +86,7 @@ CALLS = (
     "get", "getitem", "peek", "contains", "touch", "put", "put", "put", "delete", "pop", "setdefault",
     "increment", "increment", "update_fields", "get_many", "peek_many", "contains_many", "touch_many", "put_many",
     "put_many", "delete_many", "increment_many", "invalidate_many", "scan_keys", "flush", "stats", "snapshot",
-    "shared", "shared", "put_refused", "get_refused",
+    "shared", "shared", "put_refused", "get_refused", "clear", "invalidate_all",
 )  # fmt: skip
 
 
@@ -97,6 +100,8 @@ def draw_case(rng: Random) -> Case:
         "max_pending": rng.choice((0, 1, 2, 4)),
         "backpressure_timeout": rng.choice((None, None, 0.0, 0.02)),
     }
+    if "loads have no options" not in TODAY:
+        options |= {"loads": rng.choice((1, 2, 5)), "load_timeout": rng.choice((None, None, 0.02))}
     workers = threads + tasks
     own = [_key(keys, number) for number in range(workers * KEYS)]
     some = rng.choice((0, 0, 1, 2))
@@ -109,17 +114,21 @@ def draw_case(rng: Random) -> Case:
         refused=frozenset(_key(keys, 1000 + worker) for worker in range(workers)),
         seconds=rng.choice((0.0, 0.1, 0.5)),
     )
+    if not faults.chance and capacity == 64 and "one row holds up others" not in TODAY:
+        faults = replace(faults, seconds=math.inf)  # there is room for all; the others are saved meanwhile
+    closes = rng.random() < 0.2
+    collects = rng.random() < 0.1 and "finalizers break loads" not in TODAY
     length = rng.choice((10, 40, 120))
     ops = []
     for _ in range(length):
         for worker in range(workers):
-            name = rng.choice(CALLS)
+            name = "close" if closes and rng.random() < 0.01 else rng.choice(CALLS)
             chosen = tuple(rng.randrange(KEYS) for _ in range(rng.randint(0, 6) if "many" in name else 1))
             drawn = tuple(values.draw(rng) for _ in chosen)
             ops.append(Step(worker, name, chosen, drawn, rng.randrange(1, 100)))
     default = _zeroed(values, values.draw(rng)) if rng.random() < 0.5 else None
     return Case(keys.spec, values.spec, capacity, options, default, rng.choice((0, len(own))), faults, threads,
-                tasks, rng.randrange(2**32), tuple(ops))  # fmt: skip
+                tasks, collects, rng.randrange(2**32), tuple(ops))  # fmt: skip
 
 
 def _key(keys: Codec, number: int) -> bytes:
@@ -357,6 +366,15 @@ class Worker:
 
     # ---- the whole -------------------------------------------------------------------------------------
 
+    def do_clear(self, step: Step) -> Iterator[Any]:
+        if "clear deletes" not in TODAY:
+            result = yield self.run.cache.clear, None
+            self.check(result is TypeError, f"{step}: {result!r}")
+
+    def do_invalidate_all(self, step: Step) -> Iterator[Any]:
+        if "clear deletes" not in TODAY:
+            yield self.run.cache.invalidate_all, None  # type: ignore[attr-defined]
+
     def do_scan_keys(self, step: Step) -> Iterator[Any]:
         yield lambda: [keys.tolist() for keys in self.run.cache.scan_keys(step.number % 5 + 1)], None
 
@@ -369,10 +387,17 @@ class Worker:
             stored = self.run.store.rows.get(key)
             self.check(stored == self.truth[key], f"flushed, and the store has {stored} for {key!r}")
 
+    def do_close(self, step: Step) -> Iterator[Any]:
+        cache, timeout = self.run.cache, step.number / 1000
+        self.run.is_closing = True
+        yield lambda: cache.close(timeout), lambda: cache.aclose(timeout)
+
     def do_stats(self, step: Step) -> Iterator[Any]:
         stats = yield self.run.cache.stats, None
         slots = self.run.case.capacity + self.run.case.options["max_pending"]
-        self.check(stats.size <= stats.capacity and stats.dirty <= slots and stats.pending <= stats.dirty, f"{stats}")
+        self.check(
+            stats.size <= stats.capacity and stats.dirty <= slots and stats.pending <= stats.dirty, f"{stats}"
+        )
         self.check(stats.oldest_dirty_age >= 0, f"{stats}")
 
     def do_snapshot(self, step: Step) -> Iterator[Any]:
@@ -391,7 +416,10 @@ class Worker:
         key = _key(self.run.keys, 2000 + step.keys[0] % SHARED)
         item, name = self.run.keys.item(key), self.run.values.fields[at][0] or None
         cache = self.run.cache
-        result = yield lambda: cache.increment(item, name, step.number), lambda: cache.aincrement(item, name, step.number)
+        result = yield (
+            lambda: cache.increment(item, name, step.number),
+            lambda: cache.aincrement(item, name, step.number),
+        )
         self.check(result is not KeyError, "a counter has gone")
         with self.run.lock:
             self.run.sums[key] += step.number
@@ -406,7 +434,9 @@ class Worker:
     def do_get_refused(self, step: Step) -> Iterator[Any]:
         item, cache = self.run.keys.item(self.refused), self.run.cache
         result = yield lambda: cache.get(item), lambda: cache.aget(item)
-        allowed = [self.run.values.canon(row) for row in (self.written, self.run.case.default) if row is not None]
+        allowed = [
+            self.run.values.canon(row) for row in (self.written, self.run.case.default) if row is not None
+        ]
         self.check(result is None or canon(result) in allowed, f"{step}: {result!r}")
 
 
@@ -422,10 +452,13 @@ class Run:
         for n in range(SHARED):
             rows[_key(self.keys, 2000 + n)] = _zeroed(self.values, bytes(self.values.size))
         self.store = InjectingStore(self.keys, self.values, rows, case.faults, rng)
+        self.closes = any(step.name == "close" for step in case.ops)
         self.lock = threading.Lock()
         self.rejected: dict[bytes, list[bytes]] = defaultdict(list)
         self.errors: list[BaseException] = []
+        self.seen: list[BaseException] = []  # what calls have raised
         self.done = 0
+        self.is_closing = False  # calls may be refused
         default = None if case.default is None else self.values.item(case.default)
         self.cache = WriteBehindCache(
             case.capacity, self.store, default=default, on_rejected=self.on_rejected, **case.options
@@ -453,15 +486,21 @@ class Run:
 
     def allowed(self, error: BaseException, step: Step) -> Any:
         """What a call that raised has returned: nothing was changed, or the kind of the exception."""
+        if isinstance(error, ClosedError) and self.is_closing:
+            return None
         if isinstance(error, BackpressureError) and self.case.options["backpressure_timeout"] is not None:
             return None
-        if isinstance(error, TimeoutError) and step.name == "flush" and not is_injected_itself(error):
+        if isinstance(error, TimeoutError) and step.name in ("flush", "close") and not is_injected_itself(error):
             return TimeoutError
+        if isinstance(error, TimeoutError) and self.case.options.get("load_timeout") is not None:
+            return None
         if is_injected(error):
             self.check_alone(error, step)
             return None
         if "waiting puts of subarrays fail" in TODAY and "must have shape (n, " in str(error):
             return None
+        if isinstance(error, TypeError) and step.name == "clear":
+            return TypeError
         if isinstance(error, KeyError):
             return KeyError
         if isinstance(error, ValueError) and "different keys" in str(error):
@@ -470,6 +509,11 @@ class Run:
 
     def check_alone(self, error: BaseException, step: Step) -> None:
         """A load fails where the store does, or for the keys that cannot be loaded, and for no others."""
+        with self.lock:
+            is_shared = any(error is other for other in self.seen[-200:])
+            self.seen.append(error)
+        if is_shared and "waiters share exceptions" not in TODAY:
+            raise Unexpected(f"{step} got the exception of another") from error
         if "one key fails others" in TODAY or self.case.faults.chance:
             return
         keys = {self.workers[step.worker].keys[at] for at in step.keys}
@@ -482,6 +526,7 @@ class Run:
         try:
             for step in worker.steps:
                 self.done += 1
+                self.litter()
                 call = worker.call(step)
                 with suppress(StopIteration):
                     real, _ = next(call)
@@ -496,10 +541,15 @@ class Run:
         except BaseException as error:
             self.errors.append(error)
 
+    def litter(self) -> None:
+        if self.case.collects:
+            Trash(self.cache, self.keys.item(_key(self.keys, 4000 + self.done % 3)))
+
     async def drive_task(self, worker: Worker) -> None:
         try:
             for step in worker.steps:
                 self.done += 1
+                self.litter()
                 await self.step_task(worker, step)
         except Exception as error:
             self.errors.append(error)
@@ -512,7 +562,7 @@ class Run:
                 return
             before = dict(worker.truth)
             task = asyncio.ensure_future(real())
-            if step.number % 8 == 0 and step.name not in ("shared", "put_refused"):
+            if step.number % 8 == 0 and step.name not in ("shared", "put_refused") and not self.closes:
                 await asyncio.sleep(0)
                 task.cancel()
             try:
@@ -526,7 +576,9 @@ class Run:
                     return
             call.send(result)
 
-    async def look_again(self, worker: Worker, step: Step, call: Any, before: dict[bytes, bytes | None]) -> None:
+    async def look_again(
+        self, worker: Worker, step: Step, call: Any, before: dict[bytes, bytes | None]
+    ) -> None:
         """A call was cancelled: what it was to do is done, or not; nothing between."""
         keys = [worker.keys[at] for at in step.keys]
         if step.name in ("put", "put_many") and not worker.too_many(keys):
@@ -549,7 +601,10 @@ class Run:
                 if not is_injected(error):
                     raise
                 await asyncio.sleep(0.001)
-        rows = [row if there else None for row, there in zip(self.values.rows(values), found.tolist(), strict=True)]
+        rows = [
+            row if there else None
+            for row, there in zip(self.values.rows(values), found.tolist(), strict=True)
+        ]
         for truth in (before, after):
             if rows == [self.case.default if truth[key] is None else truth[key] for key in keys]:
                 worker.truth = truth
@@ -563,27 +618,51 @@ class Run:
         asyncio.run(main())
 
     def __call__(self) -> None:
-        threads = [threading.Thread(target=self.drive, args=(w,)) for w in self.workers[: self.case.threads]]
-        if self.case.tasks:
-            threads.append(threading.Thread(target=self.tasks, args=(self.workers[self.case.threads :],)))
-        healing = threading.Timer(self.case.faults.seconds, self.store.heal)
+        case = self.case
+        threads = [threading.Thread(target=self.drive, args=(worker,)) for worker in self.workers[: case.threads]]
+        if case.tasks:
+            threads.append(threading.Thread(target=self.tasks, args=(self.workers[case.threads :],)))
+        healing = threading.Timer(min(case.faults.seconds, threading.TIMEOUT_MAX), self.store.heal)
+        healing.daemon = True
         healing.start()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        healing.join()
+        if len(threads) == 1 and case.threads:
+            self.drive(self.workers[0])  # the main thread, which waits in a way of its own
+        else:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         try:
             if self.errors:
                 raise self.errors[0]
+            if math.isinf(case.faults.seconds):
+                self.wait_for_others()
+            self.store.heal()
             self.finish()
         finally:
+            healing.cancel()
             self.store.heal()
             self.cache.close(60)
 
+    def wait_for_others(self) -> None:
+        """Some rows cannot be saved: all others are."""
+        held = self.case.faults.unsavable | self.case.faults.undeletable
+        while not self.cache.closed:
+            with suppress(TimeoutError):
+                self.cache.flush(0.01)
+            rows = dict(self.store.rows)
+            if all(
+                rows.get(key) == row
+                for worker in self.workers
+                for key, row in worker.truth.items()
+                if key not in held
+            ):
+                return
+
     def finish(self) -> None:
         """The faults have stopped."""
-        self.cache.flush(60)
+        if not self.cache.closed:
+            self.cache.flush(60)
         self.cache._check()
         stats = self.cache.stats()
         rows = dict(self.store.rows)
@@ -611,6 +690,17 @@ class Run:
             raise AssertionError("a closed cache was read")
 
 
+class Trash:
+    """A cycle whose finalizer reads, wherever the collector finds it."""
+
+    def __init__(self, cache: WriteBehindCache, key: Any) -> None:
+        self.cache, self.key, self.me = cache, key, self
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.cache.get(self.key)
+
+
 def is_injected_itself(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) and "injected" in str(error)
 
@@ -620,11 +710,15 @@ def run_case(case: Case) -> int:
     dog = threading.Timer(PATIENCE, _bite, (case,))
     dog.daemon = True
     dog.start()
+    threshold = gc.get_threshold()
+    if case.collects:
+        gc.set_threshold(7)
     try:
         with mock.patch.multiple(flusher, FIRST_DELAY=0.001, LONGEST_DELAY=0.02):
             run = Run(case)
             run()
     finally:
+        gc.set_threshold(*threshold)
         dog.cancel()
     return run.done
 

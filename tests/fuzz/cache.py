@@ -353,7 +353,9 @@ class Run:
             _probe(result, self.values)
 
     def key_of(self, op: Op) -> Any:
-        return self.keys.item(op.rows[0], op.options.get("key_form", "plain"), self.hook if op.inner else None)
+        return self.keys.item(
+            op.rows[0], op.options.get("key_form", "plain"), self.hook if op.inner else None
+        )
 
     def value_of(self, op: Op) -> Any:
         return self.values.item(
@@ -364,7 +366,9 @@ class Run:
 
     def do_put(self, op: Op) -> None:
         key, value = self.key_of(op), self.value_of(op)
-        self.call(lambda: self.cache.__setitem__(key, value), lambda model: model.put(op.rows[0], op.values[0]))
+        self.call(
+            lambda: self.cache.__setitem__(key, value), lambda model: model.put(op.rows[0], op.values[0])
+        )
 
     def do_getitem(self, op: Op) -> None:
         key = self.key_of(op)
@@ -659,12 +663,16 @@ class Run:
         assert canon_items(self.cache.items()) == items
         assert canon_items(reversed(self.cache.items())) == items[::-1]
         assert [canon(key) for key in self.cache] == [key for key, _ in items]
-        assert [canon(value) for value in reversed(self.cache.values())] == [value for _, value in items[::-1]]
+        assert [canon(value) for value in reversed(self.cache.values())] == [
+            value for _, value in items[::-1]
+        ]
         assert len(self.cache.keys()) == len(items)
         for key, row in self.model.data.items():
             item = self.keys.item(key), self.values.item(row)
             assert item[0] in self.cache.keys()
-            if not (self.values.has_void_arrays and "void arrays raise" in TODAY) and not self.values.has_nan(row):
+            if not (self.values.has_void_arrays and "void arrays raise" in TODAY) and not self.values.has_nan(
+                row
+            ):
                 assert item in self.cache.items()
                 assert item[1] in self.cache.values()
         repr(self.cache)

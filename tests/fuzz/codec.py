@@ -261,7 +261,9 @@ def _draw(rng: Random, dtype: np.dtype) -> bytes:
         return number.to_bytes(size, sys.byteorder, signed=dtype.kind == "i")
     if dtype.kind == "f":
         top = float(np.finfo(dtype).max)
-        chosen = rng.choice((0.0, -0.0, 1.5, -2.25, math.inf, -math.inf, math.nan, top, -top, rng.gauss(0, 9)))
+        chosen = rng.choice(
+            (0.0, -0.0, 1.5, -2.25, math.inf, -math.inf, math.nan, top, -top, rng.gauss(0, 9))
+        )
         return np.array(chosen, dtype).tobytes()
     if dtype.kind == "b":
         return bytes([rng.randrange(2)])

@@ -76,7 +76,10 @@ def _bad_row(codec: Codec, row: bytes, pick: int) -> tuple[Any, tuple[type[BaseE
         (None, (TypeError,)),
     ]
     if codec.role == "value":
-        shapes += [({}, (ValueError,)), ({**dict(zip(codec.names, good, strict=True)), "z": 1}, (ValueError,))]
+        shapes += [
+            ({}, (ValueError,)),
+            ({**dict(zip(codec.names, good, strict=True)), "z": 1}, (ValueError,)),
+        ]
     if pick % 3 == 0:
         return shapes[pick // 3 % len(shapes)]
     good[at] = item
@@ -186,7 +189,10 @@ def bad_batch(run: Run, op: Op, pick: int) -> Refused | None:
         ]
         if "by is anything" not in TODAY:
             calls += [
-                (lambda: cache.increment_many(keys, name, by=np.ma.MaskedArray([1, 2], [0, 1])), (TypeError,)),
+                (
+                    lambda: cache.increment_many(keys, name, by=np.ma.MaskedArray([1, 2], [0, 1])),
+                    (TypeError,),
+                ),
                 (lambda: cache.increment_many(keys, name, by={1, 2}), (TypeError,)),
                 (lambda: cache.increment_many(keys, name, by={1: 1, 2: 2}), (TypeError,)),
                 (lambda: cache.increment_many(keys, name, by=b"ab"), (TypeError,)),

@@ -11,6 +11,11 @@ TODAY = {
     # of the cache before a store
     "mistakes refuse rows",  # TypeError, ValueError and OverflowError of a store
     "waiting puts of subarrays fail",  # cache[key] = value, and aset
+    "waiters share exceptions",  # of a load that fails
+    "clear deletes",  # what is in memory from the store, and there is no invalidate_all
+    "loads have no options",  # load_timeout and loads
+    "one row holds up others",  # a row that cannot be saved for now
+    "finalizers break loads",  # one that reads, inside another load
     "one key fails others",  # a key that cannot be loaded fails a load as a whole
     "by is anything",  # masked arrays, sets, dicts and bytes as by=
 }
