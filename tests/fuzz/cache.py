@@ -23,7 +23,7 @@ from unittest import mock
 
 import numpy as np
 
-from fuzz.codec import FORMS, LAYOUTS, Clearing, Codec, RowModel, draw_spec, lay_out
+from fuzz.codec import FORMS, LAYOUTS, Clearing, Codec, Integer, Keyed, Real, RowModel, draw_spec, lay_out
 from fuzz.hostile import BAD, Raised, bad_batch, bad_item
 from fuzz.today import TODAY
 from model import AbsentError, WrapsError, canon, canon_items
@@ -436,8 +436,6 @@ class Run:
 
     def number(self, step: Any) -> Any:
         """A step whose reading runs code."""
-        from fuzz.codec import Integer, Real
-
         return Integer(step, self.hook) if isinstance(step, int) else Real(step, self.hook)
 
     def do_update_fields(self, op: Op) -> None:
@@ -612,7 +610,7 @@ class Run:
         self.stack.append(pending)
         self.in_call = True
         try:
-            self.cache.update(items())
+            self.cache.update(Keyed(items()) if op.options["keys"] == "__array__" else items())
         except Raised as error:
             if error.args == ("reading",):
                 pending.is_settled = True

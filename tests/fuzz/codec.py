@@ -8,6 +8,7 @@ read back exactly, NaN and times included.
 from __future__ import annotations
 
 import collections
+import datetime
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +21,12 @@ import numpy as np
 import strategies
 from fuzz.today import TODAY
 from model import AbsentError, ModelCache, WrapsError, add, canon, integer_limits
+from slabcache import SlabCache
 
 Hook = Callable[[], None]
 
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+LONG = datetime.timedelta(microseconds=2**63 - 1)  # numpy takes no longer ones
 UNITS = ("Y", "M", "D", "h", "s", "ms", "us", "ns", "25s", "7D")
 
 
@@ -119,6 +122,10 @@ class Codec:
                 return dict(reversed(named.items()))
             if form == "mapping":
                 return Spy(named, hook)
+            if form == "record":  # of a cache of the same type
+                other = SlabCache(1, "u1", self.dtype)
+                other[0] = self.item(row)
+                return other[0]
         if form == "void":
             return self.array([row])[0]
         if form == "tuple subclass":
@@ -129,7 +136,7 @@ class Codec:
         return tuple(items)
 
 
-FORMS = ("plain", "plain", "numpy", "odd", "dict", "mapping", "void", "tuple subclass", "named tuple")
+FORMS = ("plain", "plain", "numpy", "odd", "dict", "mapping", "void", "record", "tuple subclass", "named tuple")
 
 
 class Items(tuple):
@@ -225,6 +232,10 @@ def as_object(item: Any, dtype: np.dtype, form: str, hook: Hook | None) -> Any:
             return Arrayed(item, hook)
         items = _nested(item)
         return items if hook is None else Nested(items, hook)
+    if dtype.kind in "mM" and form == "odd":
+        time = item.item()
+        if isinstance(time, datetime.date) or (isinstance(time, datetime.timedelta) and abs(time) < LONG):
+            return time
     if dtype.kind in "mM" or form == "numpy":
         return item
     plain = item.item()
@@ -286,7 +297,8 @@ def _draw_plain(rng: Random, role: str) -> Any:
         case "b":
             return "?"
         case "S" | "V" as kind:
-            return f"{kind}{rng.choice((1, 2, 3, 4, 7, 8, 16, 17, 33))}"
+            sizes = (1, 2, 3, 4, 7, 8, 16, 17, 33, 60) + (300, 2000) * (role == "value")
+            return f"{kind}{rng.choice(sizes)}"
         case "M" | "m" as kind:
             return f"{rng.choice('<>')}{kind}8[{rng.choice(UNITS)}]"
     base = _draw_plain(rng, role)
@@ -381,6 +393,21 @@ class Clearing(list):
             if self.hook:
                 self.hook()
             yield item
+
+
+class Keyed:
+    """What `update` takes for a mapping: it has `keys` and `[]`, and no more."""
+
+    def __init__(self, pairs: Iterator[tuple[Any, Any]]) -> None:
+        self.pairs = pairs
+        self.value: Any = None
+
+    def keys(self) -> Iterator[Any]:
+        for key, self.value in self.pairs:
+            yield key
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.value
 
 
 # ---- the model -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ def bad_fields(dtype: np.dtype, role: str) -> list[tuple[Any, tuple[type[BaseExc
             bad.append((b"x" * (dtype.itemsize - 1), (ValueError,)))
     else:
         bad += [(5, wrong), (1.5, wrong), (b"1", wrong)]
+        if dtype.kind == "m" and np.datetime_data(dtype)[0] in ("us", "ns") and "timedeltas wrap" not in TODAY:
+            bad += [(datetime.timedelta(days=days), (ValueError, OverflowError)) for days in (2 * 10**8, -(10**9))]
     return bad
 
 

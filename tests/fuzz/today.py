@@ -5,6 +5,7 @@ TODAY = {
     # of both caches
     "nan is unequal",  # cache == cache.copy() with NaN or NaT in it
     "void arrays raise",  # ==, in values() and in items() with nested lists for a subarray of V<n>
+    "timedeltas wrap",  # those of more than 2**63 - 1 microseconds
     "NUL is cut off",  # S<n> values that end in NUL are taken
     "void is padded",  # V<n> takes fewer than n bytes
     "tuples go by position",  # named tuples, whatever their names are
