@@ -12,154 +12,22 @@ from __future__ import annotations
 
 import copy
 import gc
-import os
 import pickle
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from random import Random
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from fuzz.codec import FORMS, LAYOUTS, Clearing, Codec, Integer, Keyed, Real, RowModel, draw_spec, lay_out
-from fuzz.hostile import BAD, Raised, bad_batch, bad_item
+from fuzz.calls import DEPTH, Case, Op, draw_case
+from fuzz.codec import Clearing, Codec, Integer, Keyed, Real, RowModel, lay_out
+from fuzz.hostile import RaisedError, bad_batch, bad_item
 from fuzz.today import TODAY
 from model import AbsentError, WrapsError, canon, canon_items
 from slabcache import SlabCache, SumOverflowError
-
-DEPTH = 3  # calls within calls
-LARGE = 300  # rows of a batch that lets the GIL go
-
-
-@dataclass(frozen=True)
-class Op:
-    """One call. `rows` and `values` are packed; the options say in what form they are given."""
-
-    name: str
-    rows: tuple[bytes, ...] = ()
-    values: tuple[bytes, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    inner: tuple[Op, ...] = ()
-
-    def shorter(self) -> Iterator[Op]:
-        """The same with less in it."""
-        for at in range(len(self.inner)):
-            yield replace(self, inner=self.inner[:at] + self.inner[at + 1 :])
-        for at, op in enumerate(self.inner):
-            for less in op.shorter():
-                yield replace(self, inner=(*self.inner[:at], less, *self.inner[at + 1 :]))
-        if len(self.rows) > 1:
-            middle = len(self.rows) // 2
-            for part in (slice(middle), slice(middle, None)):
-                yield replace(self, rows=self.rows[part], values=self.values[part])
-
-
-@dataclass(frozen=True)
-class Case:
-    key: Any
-    value: Any
-    capacity: int
-    on_evict: bool
-    collects: bool  # the collector runs at each step, and finalizers use the cache
-    seed: int
-    ops: tuple[Op, ...]
-
-    def program(self) -> str:
-        """What a report prints."""
-        keys, values = Codec(self.key, "key"), Codec(self.value, "value")
-        watched = ", on_evict=..." if self.on_evict else ""
-        lines = [f"cache = SlabCache({self.capacity}, {self.key!r}, {self.value!r}{watched})"]
-        lines += ["gc.set_threshold(1)  # and finalizers use the cache"] * self.collects
-        return "\n".join(lines + [line for op in self.ops for line in _lines(op, keys, values, "")])
-
-
-def _lines(op: Op, keys: Codec, values: Codec, indent: str) -> list[str]:
-    def shown(codec: Codec, rows: Sequence[bytes]) -> str:
-        distinct = [repr(codec.item(row)) for row in rows]
-        return f"[{', '.join(distinct[:12])}{f', ... {len(rows)}' if len(rows) > 12 else ''}]"
-
-    text = f"{indent}{op.name}: keys {shown(keys, op.rows)}"
-    text += f" values {shown(values, op.values)}" if op.values else ""
-    text += "".join(f" {name}={value!r}" for name, value in op.options.items() if value is not None)
-    return [text] + [line for inner in op.inner for line in _lines(inner, keys, values, indent + "    ")]
-
-
-# ---- drawing -------------------------------------------------------------------------------------------
-
-ONE_KEY = (
-    "put", "put", "put", "getitem", "get", "peek", "contains", "touch", "delete", "pop", "pop default",
-    "setdefault", "increment", "increment", "update_fields",
-)  # fmt: skip
-MANY_KEYS = (
-    "put_many", "put_many", "put_many", "get_many", "peek_many", "contains_many", "touch_many", "delete_many",
-    "increment_many", "increment_many", "update", "update",
-)  # fmt: skip
-WHOLE = ("popitem", "clear", "resize", "reset_stats", "snapshot", "copies", "iterate", "views", "equal")
-
-
-def draw_case(rng: Random, length: int = 60) -> Case:
-    keys, values = Codec(draw_spec(rng, "key"), "key"), Codec(draw_spec(rng, "value"), "value")
-    capacity = rng.choice((1, 1, 2, 3, 5, 8, 13))
-    pool = [keys.draw(rng) for _ in range(rng.randint(2, 2 * capacity + 2))]
-    collects = rng.random() < 0.04
-
-    def draw_op(depth: int = 0) -> Op:
-        kind = rng.random()
-        options: dict[str, Any] = {}
-        if kind < 0.6:
-            op = Op(rng.choice(ONE_KEY), (rng.choice(pool),), (values.draw(rng),))
-            options = {"key_form": rng.choice(FORMS), "value_form": rng.choice(FORMS)}
-        elif kind < 0.85:
-            count = LARGE if rng.random() < 0.01 else rng.randrange(9)
-            rows = tuple(rng.choice(pool) for _ in range(count))
-            fresh = [values.draw(rng) for _ in range(min(count, 12))]
-            op = Op(rng.choice(MANY_KEYS), rows, tuple(fresh[at % 12] for at in range(count)))
-            options = {"keys": rng.choice(LAYOUTS), "values": rng.choice(LAYOUTS)}
-            if op.name.endswith(("get_many", "peek_many")):
-                options["out"] = rng.choice((None, "new", "strided", "overlapping"))
-            if op.name == "put_many":
-                options["return_evicted"] = rng.random() < 0.3
-            if op.rows and rng.random() < 0.05:
-                op = replace(op, rows=op.rows[:1], values=op.values[:1])
-                options["zero_dim"] = True
-        elif kind < 0.97:
-            op = Op(rng.choice(WHOLE))
-            options = {"capacity": rng.choice((1, 2, 3, 5, 8, 13))} if op.name == "resize" else {}
-        else:
-            op = Op("bad", (rng.choice(pool), rng.choice(pool)), (values.draw(rng), values.draw(rng)))
-            options = {"how": rng.choice(BAD), "pick": rng.randrange(1000)}
-        if op.name.startswith("increment"):
-            options |= _draw_steps(rng, values, max(len(op.rows), 1))
-        if op.name == "update_fields":
-            options["fields"] = rng.randrange(16)
-        inner: tuple[Op, ...] = ()
-        if depth < DEPTH and rng.random() < (0.5 if collects else 0.12):
-            inner = tuple(draw_op(depth + 1) for _ in range(rng.randint(1, 2)))
-            options["raises"] = rng.choice((None, None, None, "reading", "on_evict"))
-        return replace(op, options=options, inner=inner)
-
-    ops = tuple(draw_op() for _ in range(length))
-    return Case(keys.spec, values.spec, capacity, rng.random() < 0.5, collects, rng.randrange(2**32), ops)
-
-
-def _draw_steps(rng: Random, values: Codec, count: int) -> dict[str, Any]:
-    if not values.numbers:
-        return {}
-    at = rng.choice(values.numbers)
-    name, member = values.fields[at]
-    steps: list[Any] = []
-    for _ in range(count):
-        small = rng.randint(-3, 3)
-        if member.kind == "f":
-            steps.append(rng.choice((small, small / 2)))
-        else:
-            low, high = np.iinfo(member).min, np.iinfo(member).max
-            steps.append(small if rng.random() < 0.9 else rng.randint(int(low) - int(high), int(high)))
-    by = rng.choice(("one", "list", "iterator", "array", "narrow array", "odd"))
-    return {"field": name or None, "steps": tuple(steps), "by": by}
-
 
 # ---- running -------------------------------------------------------------------------------------------
 
@@ -189,10 +57,8 @@ class Pending:
             return False
         model = copy.deepcopy(self.run.model)
         before = model.state()
-        try:
+        with suppress(AbsentError, WrapsError):
             self.act(model)
-        except (AbsentError, WrapsError):
-            pass
         return model.state() != before
 
 
@@ -251,7 +117,7 @@ class Run:
         """An argument is being read: nothing has happened yet."""
         self.run_inner()
         if self.raises[-1] == "reading":
-            raise Raised("reading")
+            raise RaisedError("reading")
 
     def run_inner(self) -> None:
         if self.inner[-1] and len(self.stack) < 3 * DEPTH:
@@ -278,7 +144,7 @@ class Run:
         self.run_inner()
         self.in_call = in_call
         if self.raises[-1] == "on_evict":
-            raise Raised("on_evict")
+            raise RaisedError("on_evict")
 
     def finalize(self) -> None:
         """The collector runs, at any time."""
@@ -303,19 +169,19 @@ class Run:
     # ---- a call ----------------------------------------------------------------------------------------
 
     def call(self, real: Callable[[], Any], act: Callable[[RowModel], Any]) -> tuple[Any, Any]:
-        """Carry a call out on both: what it returned, and what the model did; Raised is passed on."""
+        """Carry a call out on both: what it returned, and what the model did; RaisedError is passed on."""
         pending = Pending(self, act)
         self.stack.append(pending)
         result, error = None, None
         self.in_call = True
         try:
             result = real()
-        except (KeyError, OverflowError, Raised) as raised:
+        except (KeyError, OverflowError, RaisedError) as raised:
             error = raised
         finally:
             self.in_call = False
             self.stack.pop()
-        if isinstance(error, Raised):
+        if isinstance(error, RaisedError):
             if error.args == ("on_evict",):
                 assert pending.is_settled
             else:
@@ -590,15 +456,14 @@ class Run:
     def do_update(self, op: Op) -> None:
         """Each item is a call of its own: what one reads runs after the one before it is done."""
         hook = self.hook if op.inner else None
-        at = -1
 
         def settle() -> None:
             pending.settle()
             assert not pending.evicted, f"on_evict was not told of {pending.evicted}"
 
         def items() -> Iterator[tuple[Any, Any]]:
-            nonlocal at, pending
-            for at, (key, value) in enumerate(zip(op.rows, op.values, strict=True)):
+            nonlocal pending
+            for key, value in zip(op.rows, op.values, strict=True):
                 in_call, self.in_call = self.in_call, False
                 settle()
                 pending = self.stack[-1] = Pending(self, lambda model, k=key, v=value: model.put(k, v))
@@ -611,7 +476,7 @@ class Run:
         self.in_call = True
         try:
             self.cache.update(Keyed(items()) if op.options["keys"] == "__array__" else items())
-        except Raised as error:
+        except RaisedError as error:
             if error.args == ("reading",):
                 pending.is_settled = True
         finally:
@@ -642,7 +507,7 @@ class Run:
 
     def do_snapshot(self, op: Op) -> None:
         self.quiet += 1
-        keys, values = self.cache.snapshot()
+        keys = self.cache.snapshot()[0]
         assert (keys.dtype, len(keys)) == (self.keys.dtype, len(self.model.data))
         self.quiet -= 1
 
@@ -667,7 +532,7 @@ class Run:
         assert len(self.cache.keys()) == len(items)
         for key, row in self.model.data.items():
             item = self.keys.item(key), self.values.item(row)
-            assert item[0] in self.cache.keys()
+            assert item[0] in self.cache.keys()  # noqa: SIM118 - the view
             if not (self.values.has_void_arrays and "void arrays raise" in TODAY) and not self.values.has_nan(
                 row
             ):
@@ -745,6 +610,7 @@ class Run:
         self.in_call = in_call
 
 
+__all__ = ["draw_case", "run_case"]
 _NOTHING = object()
 
 
@@ -799,10 +665,3 @@ def run_case(case: Case) -> int:
     run = Run(case)
     run()
     return run.done
-
-
-def seeded(seed: int, number: int) -> Random:
-    return Random(f"{seed}/{number}")
-
-
-assert os.urandom  # patched while a case runs

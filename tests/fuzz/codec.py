@@ -1,5 +1,5 @@
-"""Types drawn at random, and rows of them in the three forms that a run needs: the packed bytes that the model
-keeps, the objects that scalar calls take, the arrays that batches take.
+"""Types drawn at random, and rows of them in the three forms that a run needs: the packed bytes that the
+model keeps, the objects that scalar calls take, the arrays that batches take.
 
 Packed bytes, in native order and without padding, make a row that compares, hashes, and can be printed and
 read back exactly, NaN and times included.
@@ -136,7 +136,18 @@ class Codec:
         return tuple(items)
 
 
-FORMS = ("plain", "plain", "numpy", "odd", "dict", "mapping", "void", "record", "tuple subclass", "named tuple")
+FORMS = (
+    "plain",
+    "plain",
+    "numpy",
+    "odd",
+    "dict",
+    "mapping",
+    "void",
+    "record",
+    "tuple subclass",
+    "named tuple",
+)
 
 
 class Items(tuple):
@@ -403,7 +414,8 @@ class Keyed:
         self.value: Any = None
 
     def keys(self) -> Iterator[Any]:
-        for key, self.value in self.pairs:
+        for key, value in self.pairs:
+            self.value = value
             yield key
 
     def __getitem__(self, key: Any) -> Any:

@@ -16,35 +16,35 @@ from slabcache import RowsRejected
 from write_behind.faulty_store import FaultyStore
 
 
-class Injected(Exception):
+class InjectedError(Exception):
     """Of this store's making: what a call may raise meanwhile."""
 
 
-class _OSError(Injected, OSError):
+class _OSError(InjectedError, OSError):
     pass
 
 
-class _KeyError(Injected, KeyError):
+class _KeyError(InjectedError, KeyError):
     pass
 
 
-class _MemoryError(Injected, MemoryError):
+class _MemoryError(InjectedError, MemoryError):
     pass
 
 
-class _RuntimeError(Injected, RuntimeError):
+class _RuntimeError(InjectedError, RuntimeError):
     pass
 
 
-class _TypeError(Injected, TypeError):
+class _TypeError(InjectedError, TypeError):
     pass
 
 
-class _ValueError(Injected, ValueError):
+class _ValueError(InjectedError, ValueError):
     pass
 
 
-TEMPORARY: tuple[type[Injected], ...] = (_OSError, _KeyError, _MemoryError, _RuntimeError)
+TEMPORARY: tuple[type[InjectedError], ...] = (_OSError, _KeyError, _MemoryError, _RuntimeError)
 if "mistakes refuse rows" not in TODAY:
     TEMPORARY += (_TypeError, _ValueError)
 WAYS = ("before", "middle", "after", "hang", "slow", "shape", "calls back")
@@ -61,7 +61,7 @@ class Faults:
     unloadable: frozenset[bytes] = frozenset()
     refused: frozenset[bytes] = frozenset()
     seconds: float = 0.5
-    errors: tuple[type[Injected], ...] = field(default=TEMPORARY)
+    errors: tuple[type[InjectedError], ...] = field(default=TEMPORARY)
 
 
 class InjectingStore(FaultyStore):
@@ -155,7 +155,7 @@ def is_injected(error: BaseException | None) -> bool:
         if link is None or link in seen:
             continue
         seen.append(link)
-        if isinstance(link, Injected) or "load_many" in str(link):
+        if isinstance(link, InjectedError) or "load_many" in str(link):
             return True
         links += [link.__cause__, link.__context__]
     return False

@@ -19,7 +19,7 @@ BAD = ("key", "key", "value", "value", "batch", "batch", "call")
 Refused = tuple[Callable[[], Any], tuple[type[BaseException], ...]]
 
 
-class Raised(Exception):
+class RaisedError(Exception):
     """By code of the caller that a call runs."""
 
 
@@ -27,7 +27,7 @@ class Bomb:
     """Whatever is done with it raises."""
 
     def _raise(self, *_: object) -> Any:
-        raise Raised("bomb")
+        raise RaisedError("bomb")
 
     __index__ = __float__ = __iter__ = __array__ = __bool__ = __eq__ = __getattr__ = _raise
     __hash__ = None  # type: ignore[assignment]
@@ -38,8 +38,7 @@ def bad_fields(dtype: np.dtype, role: str) -> list[tuple[Any, tuple[type[BaseExc
     wrong: tuple[type[BaseException], ...] = (TypeError,)
     bad: list[tuple[Any, Any]] = [(None, wrong), ("text", wrong), ({}, (TypeError, ValueError)), (1j, wrong)]
     if dtype.subdtype is not None:
-        return [(None, (TypeError, ValueError)), ("text", (TypeError, ValueError)), ([], (TypeError, ValueError)),
-                ([[[[1]]]], (TypeError, ValueError)), (np.zeros((9, 9)), (TypeError, ValueError))]  # fmt: skip
+        return [(item, (TypeError, ValueError)) for item in (None, "text", [], [[[[1]]]], np.zeros((9, 9)))]
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         bad += [(int(limits.max) + 1, (OverflowError,)), (int(limits.min) - 1, (OverflowError,))]
@@ -59,8 +58,14 @@ def bad_fields(dtype: np.dtype, role: str) -> list[tuple[Any, tuple[type[BaseExc
             bad.append((b"x" * (dtype.itemsize - 1), (ValueError,)))
     else:
         bad += [(5, wrong), (1.5, wrong), (b"1", wrong)]
-        if dtype.kind == "m" and np.datetime_data(dtype)[0] in ("us", "ns") and "timedeltas wrap" not in TODAY:
-            bad += [(datetime.timedelta(days=days), (ValueError, OverflowError)) for days in (2 * 10**8, -(10**9))]
+        if (
+            dtype.kind == "m"
+            and np.datetime_data(dtype)[0] in ("us", "ns")
+            and "timedeltas wrap" not in TODAY
+        ):
+            bad += [
+                (datetime.timedelta(days=days), (ValueError, OverflowError)) for days in (2 * 10**8, -(10**9))
+            ]
     return bad
 
 
@@ -142,9 +147,9 @@ def _bad_call(run: Run, op: Op, pick: int) -> Refused:
         (lambda: cache.increment(key, by="1"), wrong),
         (lambda: cache.increment(key, by=None), wrong),
         (lambda: cache.update_fields(key, nope=1), wrong),
-        (lambda: cache.get_many(Bomb()), (Raised, TypeError)),
-        (lambda: cache[Bomb()], (Raised, TypeError)),
-        (lambda: cache.__setitem__(key, Bomb()), (Raised, TypeError)),
+        (lambda: cache.get_many(Bomb()), (RaisedError, TypeError)),
+        (lambda: cache[Bomb()], (RaisedError, TypeError)),
+        (lambda: cache.__setitem__(key, Bomb()), (RaisedError, TypeError)),
         (lambda: cache.update([1]), wrong),
         (lambda: cache.update(5), wrong),
         (lambda: cache.__init__(5, "u8", "u8"), (RuntimeError,)),

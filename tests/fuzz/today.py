@@ -1,5 +1,5 @@
-"""What today's code does otherwise than docs/design.md's rules say. A name goes when its mend is in, this file when
-all are: the fuzzers then hold the code to the rules."""
+"""What today's code does otherwise than the rules say. A name goes when its mend is in, this file when all
+are: the fuzzers then hold the code to the rules."""
 
 TODAY = {
     # of both caches
