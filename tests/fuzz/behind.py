@@ -27,7 +27,18 @@ import numpy as np
 from fuzz.codec import Codec
 from fuzz.faults import InjectingStore, is_injected
 from fuzz.today import TODAY
-from fuzz.worker import SHARED, Case, Step, UnexpectedError, Worker, draw_case, number_at, packed_key, zeroed
+from fuzz.worker import (
+    CANCELLED,
+    SHARED,
+    Case,
+    Step,
+    UnexpectedError,
+    Worker,
+    draw_case,
+    number_at,
+    packed_key,
+    zeroed,
+)
 from slabcache import BackpressureError, ClosedError, WriteBehindCache, flusher
 
 PATIENCE = 120.0  # seconds until the watchdog bites; a case takes one or two
@@ -128,21 +139,23 @@ class Run:
             for step in worker.steps:
                 self.done += 1
                 self.litter()
-                call = worker.call(step)
-                with suppress(StopIteration):
-                    real, _ = next(call)
-                    try:
-                        result = real()
-                    except Exception as error:
-                        result = self.allowed(error, step)
-                        if result is None:
-                            self.is_calm = False
-                            call.close()
-                            continue
-                    self.count(step)
-                    call.send(result)
+                self.carry_out(worker, step)
         except BaseException as error:
             self.errors.append(error)
+
+    def carry_out(self, worker: Worker, step: Step) -> None:
+        call = worker.call(step)
+        with suppress(StopIteration):
+            real, _ = next(call)
+            try:
+                result = real()
+            except Exception as error:
+                result = self.allowed(error, step)
+                if result is None:
+                    self.is_calm = False
+                    return
+            self.count(step)
+            call.send(result)
 
     def count(self, step: Step) -> None:
         if step.name in ("get", "getitem", "setdefault", "get_many", "get_refused"):
@@ -170,7 +183,11 @@ class Run:
                 return
             before = dict(worker.truth)
             task = asyncio.ensure_future(real())
-            if step.number % 8 == 0 and step.name not in ("shared", "put_refused") and not self.closes:
+            if (
+                step.number % CANCELLED == 0
+                and step.name not in ("shared", "put_refused")
+                and not self.closes
+            ):
                 await asyncio.sleep(0)
                 task.cancel()
             try:
@@ -230,21 +247,18 @@ class Run:
 
     def __call__(self) -> None:
         case = self.case
-        threads = [
-            threading.Thread(target=self.drive, args=(worker,)) for worker in self.workers[: case.threads]
-        ]
-        if case.tasks:
-            threads.append(threading.Thread(target=self.tasks, args=(self.workers[case.threads :],)))
+        by_threads, by_tasks = self.workers[: case.threads], self.workers[case.threads :]
+        threads = [threading.Thread(target=self.drive, args=(worker,)) for worker in by_threads[1:]]
+        threads += [threading.Thread(target=self.tasks, args=(by_tasks[loop::2],)) for loop in range(2)]
         healing = threading.Timer(min(case.faults.seconds, threading.TIMEOUT_MAX), self.store.heal)
         healing.daemon = True
         healing.start()
-        if len(threads) == 1 and case.threads:
-            self.drive(self.workers[0])  # the main thread, which waits in a way of its own
-        else:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+        for thread in threads:
+            thread.start()
+        for worker in by_threads[:1]:
+            self.drive(worker)  # in the main thread, which waits in a way of its own
+        for thread in threads:
+            thread.join()
         try:
             if self.errors:
                 raise self.errors[0]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEYS = 4  # of each worker
 SHARED = 2
+CANCELLED = 8  # of that many calls of tasks, one
 
 KEY_SPECS: tuple[Any, ...] = ("<u8", ">u4", "S9", [("a", "<u2"), ("b", ">i8")])
 VALUE_SPECS: tuple[Any, ...] = (
@@ -76,6 +77,9 @@ CALLS = (
     "invalidate_many", "scan_keys", "flush", "stats", "snapshot", "shared", "shared", "put_refused",
     "get_refused", "clear", "invalidate_all",
 )  # fmt: skip
+
+
+INNER = ("put", "get", "pop", "setdefault", "peek", "invalidate_many")
 
 
 def draw_case(rng: Random) -> Case:
@@ -174,6 +178,19 @@ class Worker:
     def key(self, step: Step) -> bytes:
         return self.keys[step.keys[0]]
 
+    def item(self, step: Step, key: bytes) -> Any:
+        """A key as an object; some of them use the cache when they are read, twice at most."""
+        if step.number % 5 or step.number % CANCELLED == 0 or self.run.keys.dtype.kind not in "iuV":
+            return self.run.keys.item(key)
+        inner = replace(step, name=INNER[step.number // 5 % len(INNER)], number=step.number + 1)
+        calls = iter([inner, replace(inner, keys=tuple((at + 1) % KEYS for at in step.keys))])
+
+        def hook() -> None:
+            for call in calls:
+                self.run.carry_out(self, call)
+
+        return self.run.keys.item(key, "odd", hook)
+
     def expect(self, result: Any, row: bytes | None, what: object) -> None:
         codec = self.run.values
         if row is None:
@@ -190,7 +207,7 @@ class Worker:
 
     def do_get(self, step: Step, name: str = "get") -> Iterator[Any]:
         key, cache = self.key(step), self.run.cache
-        item = self.run.keys.item(key)
+        item = self.item(step, key)
         asynchronous = (lambda: cache.aget(item)) if name == "get" else None
         result = yield lambda: getattr(cache, name)(item), asynchronous
         self.expect(result, self.read(key), step)
@@ -200,7 +217,7 @@ class Worker:
 
     def do_getitem(self, step: Step) -> Iterator[Any]:
         key, cache = self.key(step), self.run.cache
-        result = yield lambda: cache[self.run.keys.item(key)], None
+        result = yield lambda: cache[self.item(step, key)], None
         self.missing(result, key, step)
         if result is not KeyError:
             self.expect(result, self.read(key), step)
@@ -211,36 +228,36 @@ class Worker:
 
     def do_contains(self, step: Step) -> Iterator[Any]:
         key, cache = self.key(step), self.run.cache
-        result = yield lambda: self.run.keys.item(key) in cache, None
+        result = yield lambda: self.item(step, key) in cache, None
         self.check(result is (self.read(key) is not None), f"{step}: {result}")
 
     def do_touch(self, step: Step) -> Iterator[Any]:
         key, cache = self.key(step), self.run.cache
-        result = yield lambda: cache.touch(self.run.keys.item(key)), None
+        result = yield lambda: cache.touch(self.item(step, key)), None
         self.check(result is (self.read(key) is not None), f"{step}: {result}")
 
     def do_put(self, step: Step) -> Iterator[Any]:
         key, row, cache = self.key(step), zeroed(self.run.values, step.rows[0]), self.run.cache
-        item, value = self.run.keys.item(key), self.run.values.item(row)
+        item, value = self.item(step, key), self.run.values.item(row)
         yield lambda: cache.__setitem__(item, value), lambda: cache.aset(item, value)
         self.truth[key] = row
 
     def do_delete(self, step: Step) -> Iterator[Any]:
         key, cache = self.key(step), self.run.cache
-        result = yield lambda: cache.__delitem__(self.run.keys.item(key)), None
+        result = yield lambda: cache.__delitem__(self.item(step, key)), None
         self.missing(result, key, step)
         self.truth[key] = None
 
     def do_pop(self, step: Step) -> Iterator[Any]:
         key, cache = self.key(step), self.run.cache
-        result = yield lambda: cache.pop(self.run.keys.item(key), None), None
+        result = yield lambda: cache.pop(self.item(step, key), None), None
         self.expect(result, self.read(key), step)
         self.truth[key] = None
 
     def do_setdefault(self, step: Step) -> Iterator[Any]:
         key, row, cache = self.key(step), zeroed(self.run.values, step.rows[0]), self.run.cache
         value = self.run.values.item(row)
-        result = yield lambda: cache.setdefault(self.run.keys.item(key), value), None
+        result = yield lambda: cache.setdefault(self.item(step, key), value), None
         if self.read(key) is None:
             self.truth[key] = row
         self.expect(result, self.read(key), step)
@@ -250,7 +267,7 @@ class Worker:
         if at is None:
             return
         key, cache, by = self.key(step), self.run.cache, step.number
-        item, name = self.run.keys.item(key), self.run.values.fields[at][0] or None
+        item, name = self.item(step, key), self.run.values.fields[at][0] or None
         result = yield lambda: cache.increment(item, name, by), lambda: cache.aincrement(item, name, by)
         self.missing(result, key, step)
         if result is not KeyError:
@@ -269,7 +286,7 @@ class Worker:
         if at is None or not self.run.values.names:
             return
         key, cache = self.key(step), self.run.cache
-        result = yield lambda: cache.update_fields(self.run.keys.item(key), n=step.number), None
+        result = yield lambda: cache.update_fields(self.item(step, key), n=step.number), None
         self.missing(result, key, step)
         row = self.read(key)
         if row is not None:
