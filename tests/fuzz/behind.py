@@ -41,6 +41,7 @@ from fuzz.worker import (
 )
 from slabcache import BackpressureError, ClosedError, WriteBehindCache, flusher
 
+AT_ONCE = ("elsewhere", "invalidate_many", "scan_keys", "snapshot", "stats")  # an event loop may call them
 PATIENCE = 120.0  # seconds until the watchdog bites; a case takes one or two
 
 
@@ -176,6 +177,9 @@ class Run:
             self.errors.append(error)
 
     async def step_task(self, worker: Worker, step: Step) -> None:
+        if step.name in AT_ONCE:
+            self.carry_out(worker, step)
+            return
         call = worker.call(step)
         with suppress(StopIteration):
             _, real = next(call)

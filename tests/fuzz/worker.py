@@ -75,7 +75,7 @@ CALLS = (
     "setdefault", "increment", "increment", "update_fields", "get_many", "peek_many",
     "contains_many", "touch_many", "put_many", "put_many", "delete_many", "increment_many",
     "invalidate_many", "scan_keys", "flush", "stats", "snapshot", "shared", "shared", "put_refused",
-    "get_refused", "clear", "invalidate_all",
+    "get_refused", "clear", "invalidate_all", "elsewhere",
 )  # fmt: skip
 
 
@@ -373,6 +373,18 @@ class Worker:
         for key, has_gone in zip(keys, gone.tolist(), strict=True):
             stored = self.run.store.rows.get(key)
             self.check(not has_gone or stored == self.truth[key], f"{step}: gone, and the store has {stored}")
+
+    def do_elsewhere(self, step: Step) -> Iterator[Any]:
+        """Somebody else changes a row in the store, once it is no longer in memory."""
+        key, cache, rows = self.key(step), self.run.cache, self.run.store.rows
+        gone = yield lambda: cache.invalidate_many([self.run.keys.item(key)]), None
+        if not gone[0]:
+            return
+        self.truth[key] = zeroed(self.run.values, step.rows[0]) if step.number % 4 else None
+        if self.truth[key] is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = self.truth[key]
 
     # ---- the whole -------------------------------------------------------------------------------------
 
