@@ -20,6 +20,10 @@ class InjectedError(Exception):
     """Of this store's making: what a call may raise meanwhile."""
 
 
+class LateError(Exception):
+    """The store was called after its end. Those who wait for a load then are to get ClosedError."""
+
+
 class _OSError(InjectedError, OSError):
     pass
 
@@ -73,6 +77,7 @@ class InjectingStore(FaultyStore):
         self.is_faulty = True
         self.call_back: Callable[[], object] = _nothing
         self.raised = 0
+        self.late_writes = 0
 
     def heal(self) -> None:
         self.is_faulty = False
@@ -99,6 +104,7 @@ class InjectingStore(FaultyStore):
     def save_many(self, keys: np.ndarray, values: np.ndarray) -> None:
         names = self._distinct(keys)
         rows = dict(zip(names, self.values.rows(values), strict=True))
+        self.late_writes += self.closed
         way = self._draw(names, self.faults.unsavable)
         if self.faults.refused.intersection(names):
             raise RowsRejected("never")
@@ -106,6 +112,7 @@ class InjectingStore(FaultyStore):
 
     def delete_many(self, keys: np.ndarray) -> None:
         names = self._distinct(keys)
+        self.late_writes += self.closed
         way = self._draw(names, self.faults.undeletable)
         self._apply(names, way, lambda name: self.rows.pop(name, None))
 
@@ -119,7 +126,8 @@ class InjectingStore(FaultyStore):
 
     def _draw(self, names: list[bytes], failing: frozenset[bytes]) -> str:
         """What goes wrong in this call."""
-        assert not self.closed, "a call of the store after its end"
+        if self.closed:
+            raise LateError("the store is closed")
         if not self.is_faulty:
             return ""
         if failing.intersection(names):
