@@ -42,7 +42,7 @@ from fuzz.worker import (
 from slabcache import BackpressureError, ClosedError, WriteBehindCache, flusher
 
 AT_ONCE = ("elsewhere", "invalidate_many", "scan_keys", "snapshot", "stats")  # an event loop may call them
-PATIENCE = 120.0  # seconds until the watchdog bites; a case takes one or two
+PATIENCE = 300.0  # seconds until the watchdog bites; a case takes one or two
 
 
 class Run:
@@ -167,7 +167,7 @@ class Run:
 
     def litter(self) -> None:
         if self.case.collects:
-            Trash(self.cache, self.keys.item(packed_key(self.keys, 4000 + self.done % 3)))
+            Trash(self.cache, self.keys.item(packed_key(self.keys, 4000 + self.done % 3)), 20)
 
     async def drive_task(self, worker: Worker) -> None:
         try:
@@ -275,7 +275,7 @@ class Run:
         finally:
             healing.cancel()
             self.store.heal()
-            self.cache.close(60)
+            self.cache.close()
 
     def wait_for_others(self) -> None:
         """Some rows cannot be saved: all others are."""
@@ -295,7 +295,7 @@ class Run:
     def finish(self) -> None:
         """The faults have stopped."""
         if not self.cache.closed:
-            self.cache.flush(60)
+            self.cache.flush()
         self.cache._check()
         stats = self.cache.stats()
         rows = dict(self.store.rows)
@@ -318,7 +318,7 @@ class Run:
         assert not rows, f"rows of nobody: {rows}"
         assert not self.rejected, f"not refused, and handed out: {self.rejected}"
         assert (stats.dirty, stats.pending, stats.rejected_rows) == (0, 0, 0), f"{stats}"
-        self.cache.close(60)
+        self.cache.close()
         assert (self.store.closed, self.store.late_writes) == (1, 0)
         with suppress(ClosedError):
             self.cache.get(self.keys.item(packed_key(self.keys, 0)))
@@ -329,14 +329,16 @@ __all__ = ["draw_case", "run_case"]
 
 
 class Trash:
-    """A cycle whose finalizer reads, wherever the collector finds it."""
+    """A cycle whose finalizer reads, wherever the collector finds it, and leaves another."""
 
-    def __init__(self, cache: WriteBehindCache, key: Any) -> None:
-        self.cache, self.key, self.me = cache, key, self
+    def __init__(self, cache: WriteBehindCache, key: Any, left: int) -> None:
+        self.cache, self.key, self.left, self.me = cache, key, left, self
 
     def __del__(self) -> None:
         with suppress(Exception):
             self.cache.get(self.key)
+        if self.left:
+            Trash(self.cache, self.key, self.left - 1)
 
 
 def is_late(error: BaseException | None) -> bool:
