@@ -57,7 +57,7 @@ class Case:
     faults: Faults
     threads: int
     tasks: int
-    collects: bool  # the collector runs often, and finalizers read
+    collects: bool  # the collector runs often, finalizers and a handler of signals read
     seed: int
     ops: tuple[Step, ...]
 
