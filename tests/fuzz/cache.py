@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 
 from fuzz.calls import DEPTH, Case, Op, draw_case
-from fuzz.codec import Clearing, Codec, Integer, Keyed, Real, RowModel, lay_out
+from fuzz.codec import Clearing, Codec, Integer, Items, Keyed, Real, RowModel, lay_out
 from fuzz.hostile import RaisedError, bad_batch, bad_item
 from fuzz.today import TODAY
 from model import AbsentError, WrapsError, canon, canon_items
@@ -314,7 +314,7 @@ class Run:
         named: dict[str, Any] = {}
         for at in chosen:
             name = self.values.names[at]
-            named[name] = full[at] if isinstance(full, tuple) else _quietly(full, name)
+            named[name] = full[at] if type(full) in (tuple, Items) else _quietly(full, name)
         parts = {self.values.names[at]: self.values.part(row, at) for at in chosen}
         self.call(
             lambda: self.cache.update_fields(key, **named),
@@ -624,6 +624,8 @@ def is_single(keys: Any) -> bool:
 
 def _quietly(full: Any, name: str) -> Any:
     """A field without running the hook: the call is to do that."""
+    if hasattr(full, "_fields"):
+        return getattr(full, name)
     return getattr(full, "named", full)[name]
 
 

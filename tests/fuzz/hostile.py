@@ -64,7 +64,8 @@ def bad_fields(dtype: np.dtype, role: str) -> list[tuple[Any, tuple[type[BaseExc
             and "timedeltas wrap" not in TODAY
         ):
             bad += [
-                (datetime.timedelta(days=days), (ValueError, OverflowError)) for days in (2 * 10**8, -(10**9))
+                (datetime.timedelta(days=days), (ValueError, OverflowError))
+                for days in (2 * 10**8, -9 * 10**8)
             ]
     return bad
 
