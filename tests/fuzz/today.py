@@ -9,6 +9,7 @@ TODAY = {
     "NUL is cut off",  # S<n> values that end in NUL are taken
     "void is padded",  # V<n> takes fewer than n bytes
     "tuples go by position",  # named tuples, whatever their names are
+    "by is anything",  # masked arrays, sets, dicts and bytes as by=
     # of the cache before a store
     "mistakes refuse rows",  # TypeError, ValueError and OverflowError of a store
     "waiting puts of subarrays fail",  # cache[key] = value, and aset
@@ -19,5 +20,4 @@ TODAY = {
     "one row holds up others",  # a row that cannot be saved for now
     "finalizers break loads",  # one that reads, inside another load
     "one key fails others",  # a key that cannot be loaded fails a load as a whole
-    "by is anything",  # masked arrays, sets, dicts and bytes as by=
 }
