@@ -17,6 +17,7 @@ TODAY = {
     "clear deletes",  # what is in memory from the store, and there is no invalidate_all
     "loads have no options",  # load_timeout and loads
     "late loads tell of the store",  # close(timeout) ends before a load does: its error, not ClosedError
+    "scan_keys repeats",  # a key that is being loaded, and was written meanwhile
     "one row holds up others",  # a row that cannot be saved for now
     "finalizers break loads",  # one that reads, inside another load
     "one key fails others",  # a key that cannot be loaded fails a load as a whole

@@ -409,7 +409,8 @@ class Worker:
         self.check(all(0 < len(piece) <= size for piece in pieces), f"{step}: pieces of {size}: {pieces}")
         counts = Counter(key for piece in pieces for key in piece)
         for key in set(before) & set(after) & set(self.keys):
-            self.check(counts[key] == 1, f"{step}: {key!r} comes {counts[key]} times")
+            most = 2 if "scan_keys repeats" in TODAY else 1
+            self.check(1 <= counts[key] <= most, f"{step}: {key!r} comes {counts[key]} times")
 
     def do_flush(self, step: Step) -> Iterator[Any]:
         cache, timeout = self.run.cache, step.number / 1000
