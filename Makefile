@@ -9,6 +9,7 @@
 # make bench | bench-docs | bench-bars | bench-quick | bench-native: other caches and the bars, CONTRIBUTING.md
 # make faults: what becomes of acknowledged writes when something breaks, CONTRIBUTING.md
 # make test-cassandra: CassandraStore on a real server, which Maven fetches, CONTRIBUTING.md
+# make fuzz: random calls against models, CONTRIBUTING.md
 # make lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 .PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native faults
 .PHONY: test-debug test-release test-read-states
 .PHONY: cassandra cassandra-stop test-cassandra
-.PHONY: lint types coverage sanitize package clean
+.PHONY: fuzz lint types coverage sanitize package clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -45,6 +46,10 @@ test-debug: $(VENV)/.debug $(VENV)/.test
 
 test-release: $(VENV)/.release $(VENV)/.test
 	$(BIN)/python -m pytest --ignore=tests/structures $(PYTEST_ARGS)
+
+# FUZZ_ARGS="--seconds 7200 --seed 1" for longer, and for the same again.
+fuzz: $(VENV)/.debug $(VENV)/.test
+	PYTHONPATH=tests:$(VENV)/debug $(BIN)/python -m fuzz $(FUZZ_ARGS)
 
 # The service of examples/ through HTTP, on SQLite.
 test-read-states: $(VENV)/.release $(VENV)/.test $(VENV)/.example
