@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from read_states.bodies import ID_MAX, Ack, Batch, Mention, Pin, ReadState, Refused, SessionMessage, States
 from read_states.logs import log_failure
-from slabcache import BackpressureError
+from slabcache import BackpressureError, RowsRejected
 
 __all__ = ["BODY_MAX", "Operations", "Service", "make_app"]
 
@@ -105,14 +105,20 @@ class Service:
         except (RefusalError, UnavailableError):
             raise
         except Exception as error:
-            # Each of those who wait for a load may have an error of its own, whose cause is the store's.
-            if isinstance(error, self._store_errors) or isinstance(error.__cause__, self._store_errors):
+            if self._is_away(error):
                 raise UnavailableError(f"the database is not there: {error}") from error
             FAILED.inc()
             log_failure(error)
             raise FailureError(f"internal error: {type(error).__name__}") from error
         finally:
             self._waiting -= 1
+
+    def _is_away(self, error: Exception) -> bool:
+        """Whether the database is, by what it has raised. That may be the cause of the error: each of those who
+        wait for a load that fails may have one of its own."""
+        if isinstance(error, RowsRejected):
+            return False
+        return isinstance(error, self._store_errors) or isinstance(error.__cause__, self._store_errors)
 
     # ---- requests --------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from collections import deque
 from dataclasses import dataclass
 
 __all__ = ["Repeats", "log_failure", "set_up"]
@@ -57,9 +58,11 @@ def set_up() -> None:
 
 def log_failure(error: BaseException) -> None:
     """A line for what a client is told 500 for: a row that is damaged, or a mistake of ours."""
-    original = error.__cause__ or error  # those who wait for one load have an error of their own each
-    *_, (frame, line) = traceback.walk_tb(original.__traceback__)
-    place = f"{frame.f_code.co_filename}:{line}"
-    text = " ".join(str(original).split())[:TEXT_MAX]
-    name = type(original).__name__
+    original = error.__cause__ or error  # those who wait for one load may have an error of their own each
+    place = "an unknown place"
+    if places := deque(traceback.walk_tb(original.__traceback__), maxlen=1):
+        ((frame, line),) = places
+        place = f"{frame.f_code.co_filename}:{line}"
+    text = " ".join(str(error).split())[:TEXT_MAX]
+    name = type(error).__name__
     log.error("a request has failed: %s: %s, at %s", name, text, place, extra={"error": name})

@@ -20,9 +20,10 @@ import pytest
 import uvicorn
 
 from read_states import app
-from read_states.app import Operations, Service, make_app
+from read_states.app import FailureError, Operations, Service, UnavailableError, make_app
 from read_states.bodies import ReadState
 from read_states_service import ENVIRONMENT, Instance, check_round_trip, get, post, running, started, state
+from slabcache import RowsRejected
 
 LARGEST = 2**63 - 1
 
@@ -408,3 +409,25 @@ def test_who_leaves_while_a_session_waits_leaves_no_traceback(
     monkeypatch.setattr(app, "PATIENCE", 0.3)
     asyncio.run(main())
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "told"),
+    [
+        (sqlite3.OperationalError("locked"), None, UnavailableError),
+        (RuntimeError("of its own"), sqlite3.OperationalError("locked"), UnavailableError),
+        (RowsRejected("damaged"), ValueError("damaged"), FailureError),
+        (RowsRejected("never"), sqlite3.IntegrityError("never"), FailureError),
+        (TypeError("a mistake"), None, FailureError),
+    ],
+)
+def test_a_load_that_fails_is_told_by_what_the_store_has_raised(
+    error: Exception, cause: Exception | None, told: type[Exception]
+) -> None:
+    async def load() -> None:
+        raise error from cause
+
+    service = Service(cast(Operations, None), (sqlite3.Error,), 100)
+    with pytest.raises(told) as raised:
+        asyncio.run(service.run(load()))
+    assert raised.type is told
