@@ -114,8 +114,8 @@ class Service:
             self._waiting -= 1
 
     def _is_away(self, error: Exception) -> bool:
-        """Whether the database is, by what it has raised. That may be the cause of the error: each of those who
-        wait for a load that fails may have one of its own."""
+        """Whether the database is, by what it has raised: the error, or its cause, where those who wait for a
+        load have an error of their own each."""
         if isinstance(error, RowsRejected):
             return False
         return isinstance(error, self._store_errors) or isinstance(error.__cause__, self._store_errors)
