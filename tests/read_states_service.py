@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import aiohttp
 
@@ -35,26 +36,40 @@ class Instance:
             text=True,
             env=ENVIRONMENT,
         )
-        assert self.process.stderr is not None
         self.log: list[str] = []
-        for line in self.process.stderr:
-            self.log.append(line)
-            if "serving on" in line:
-                return
-        raise AssertionError("the service has not started\n" + "".join(self.log))
+        self._has_begun = threading.Event()
+        self._follower = threading.Thread(target=self._follow)
+        self._follower.start()
+        self._has_begun.wait()
+        if not any("serving on" in line for line in self.log):
+            self.kill()
+            raise AssertionError("the service has not started\n" + "".join(self.log))
+
+    def _follow(self) -> None:
+        """Read its log as it writes it: a full pipe would hold it up."""
+        with cast(IO[str], self.process.stderr) as lines:
+            for line in lines:
+                self.log.append(line)
+                if "serving on" in line:
+                    self._has_begun.set()
+        self._has_begun.set()
+
+    def memory(self) -> float:
+        """The most that was resident so far, in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(peak) / 1024
 
     def terminate(self) -> int:
         """SIGTERM; the exit status, and all that it has said in `log`."""
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.stderr is not None
-        self.log += self.process.stderr.readlines()
+        self._follower.join()
         return self.process.wait()
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self._follower.join()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ rows.py      what a record is, and which database holds it
 states.py    the operations, on slabcache
 twin.py      the same on an OrderedDict of objects, to compare with
 app.py       the HTTP and WebSocket interface
+limits.py    what one connection may take of the process
+logs.py      what is logged, and how often
 service.py   a process that serves it, and how it ends
 options.py   numbers of its command line
 

@@ -8,7 +8,7 @@ while there are too many connections.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +22,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from read_states.bodies import ID_MAX, Ack, Batch, Mention, Pin, ReadState, Refused, SessionMessage, States
-from slabcache import BackpressureError
+from read_states.logs import log_failure
+from slabcache import BackpressureError, RowsRejected
 
 __all__ = ["BODY_MAX", "Operations", "Service", "make_app"]
 
@@ -33,6 +34,9 @@ BODY_MAX = 64 * 1024  # bytes
 SHED = Counter(
     "read_states_shed",
     "Requests told 503: the database is slow or down, the user another's, or too many are there",
+)
+FAILED = Counter(
+    "read_states_failed", "Requests told 500: a row that is damaged in the database, or a mistake of ours"
 )
 
 Result = TypeVar("Result")
@@ -57,6 +61,10 @@ class CrowdedError(UnavailableError):
     """There are too many connections: this one ends, so that there are fewer."""
 
 
+class FailureError(Exception):
+    """The answer cannot be had: the row is damaged in the database, or it is a mistake of ours."""
+
+
 class RefusalError(Exception):
     """The request is wrong."""
 
@@ -72,7 +80,7 @@ class Service:
         self, states: Operations, store_errors: tuple[type[Exception], ...], max_connections: int
     ) -> None:
         self.states = states
-        self.connections: Collection[object] = ()  # of the server
+        self.count_connections: Callable[[], int] = lambda: 0  # of the server
         self._max_connections = max_connections
         self._max_sessions = max_connections * 3 // 4  # which last, so requests are left some room
         self._sessions = 0
@@ -81,7 +89,7 @@ class Service:
 
     @property
     def is_crowded(self) -> bool:
-        return len(self.connections) > self._max_connections
+        return self.count_connections() > self._max_connections
 
     async def run(self, call: Coroutine[Any, Any, Result]) -> Result:
         if self.is_crowded:
@@ -94,10 +102,23 @@ class Service:
                 return await call
         except TimeoutError:
             raise UnavailableError("the database is slow") from None
-        except self._store_errors as error:
-            raise UnavailableError(f"the database is not there: {error}") from error
+        except (RefusalError, UnavailableError):
+            raise
+        except Exception as error:
+            if self._is_away(error):
+                raise UnavailableError(f"the database is not there: {error}") from error
+            FAILED.inc()
+            log_failure(error)
+            raise FailureError(f"internal error: {type(error).__name__}") from error
         finally:
             self._waiting -= 1
+
+    def _is_away(self, error: Exception) -> bool:
+        """Whether the database is, by what it has raised: the error, or its cause, where those who wait for a
+        load have an error of their own each."""
+        if isinstance(error, RowsRejected):
+            return False
+        return isinstance(error, self._store_errors) or isinstance(error.__cause__, self._store_errors)
 
     # ---- requests --------------------------------------------------------------------------------------
 
@@ -157,6 +178,8 @@ class Service:
         except UnavailableError as error:
             SHED.inc()
             await websocket.close(1013, cut(str(error)))
+        except FailureError as error:
+            await websocket.close(1011, cut(str(error)))
 
 
 async def healthy(_: Request) -> Response:
@@ -197,6 +220,8 @@ def endpoint(answer: Callable[[Request], Awaitable[Any]]) -> Callable[[Request],
             return reply({"error": str(error)}, error.status, ending)
         except UnavailableError as error:
             return unavailable(error)
+        except FailureError as error:
+            return reply({"error": str(error)}, 500)
 
     return respond
 
@@ -207,7 +232,7 @@ async def no_such_thing(_: Request, error: Exception) -> Response:
 
 
 async def failed(_: Request, error: Exception) -> Response:
-    """A mistake of ours, or a row that somebody has damaged in the database; the server logs it."""
+    """A mistake of ours outside of the operations; the server logs it."""
     return reply({"error": f"internal error: {type(error).__name__}"}, 500)
 
 

@@ -19,8 +19,10 @@ from prometheus_client import REGISTRY, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from read_states import logs
 from read_states.app import BODY_MAX, Operations, Service, make_app
 from read_states.fleet.member import Member, Rings
+from read_states.limits import LimitedServer, Requests, Session
 from read_states.options import at_most, seconds
 from read_states.rows import open_store, without_options
 from read_states.states import SlabStates
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT; 1 if not all could be saved, 2 if it cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logs.set_up()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(arguments))
 
@@ -103,14 +105,19 @@ async def _serve(arguments: argparse.Namespace) -> int:
             make_app(service, member.routes(service) if member else []),
             arguments.host,
             arguments.port,
+            http=Requests,
+            ws=Session,
+            log_config=None,
             log_level="warning",
             access_log=False,
             ws_max_size=BODY_MAX,
+            ws_per_message_deflate=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE,
-        )
+        ),
+        max_arriving=arguments.max_connections,
     )
-    service.connections = server.server_state.connections
+    service.count_connections = lambda: server.state.served
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is an open file
     gc.collect()
@@ -142,7 +149,7 @@ async def _close(operations: Operations, deadline: float) -> bool:
     return True
 
 
-class Server(uvicorn.Server):
+class Server(LimitedServer):
     """Says when it serves."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

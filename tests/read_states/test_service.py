@@ -20,9 +20,10 @@ import pytest
 import uvicorn
 
 from read_states import app
-from read_states.app import Operations, Service, make_app
+from read_states.app import FailureError, Operations, Service, UnavailableError, make_app
 from read_states.bodies import ReadState
 from read_states_service import ENVIRONMENT, Instance, check_round_trip, get, post, running, started, state
+from slabcache import RowsRejected
 
 LARGEST = 2**63 - 1
 
@@ -276,7 +277,10 @@ def test_a_database_that_is_away_is_missed_only_where_it_is_needed(store: str) -
                     assert answer.headers["Retry-After"] == "1"
                 assert (await post(client, "/mentions", channel=1, users=[1, 900]))["refused"] == [900]
                 assert await get(client, "/users/1/channels/1") == state(6, 1)
-            while (await client.get("/users/2/channels/1")).status != 200:
+            while True:
+                async with client.get("/users/2/channels/1") as answer:
+                    if answer.status == 200:
+                        break
                 await asyncio.sleep(0.1)
 
     with running(store) as instance:
@@ -405,3 +409,25 @@ def test_who_leaves_while_a_session_waits_leaves_no_traceback(
     monkeypatch.setattr(app, "PATIENCE", 0.3)
     asyncio.run(main())
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "told"),
+    [
+        (sqlite3.OperationalError("locked"), None, UnavailableError),
+        (RuntimeError("of its own"), sqlite3.OperationalError("locked"), UnavailableError),
+        (RowsRejected("damaged"), ValueError("damaged"), FailureError),
+        (RowsRejected("never"), sqlite3.IntegrityError("never"), FailureError),
+        (TypeError("a mistake"), None, FailureError),
+    ],
+)
+def test_a_load_that_fails_is_told_by_what_the_store_has_raised(
+    error: Exception, cause: Exception | None, told: type[Exception]
+) -> None:
+    async def load() -> None:
+        raise error from cause
+
+    service = Service(cast(Operations, None), (sqlite3.Error,), 100)
+    with pytest.raises(told) as raised:
+        asyncio.run(service.run(load()))
+    assert raised.type is told

@@ -28,6 +28,7 @@ events { worker_connections 4096; }
 
 http {
     access_log off;
+    error_log error.log crit;  # below that it is a line for each request while an instance is away
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
 
@@ -48,6 +49,10 @@ http {
         listen ADDRESS;
         client_max_body_size 64k;
         client_body_buffer_size 64k;
+        client_header_timeout 10s;  # these four as the limits of an instance, limits.py
+        client_body_timeout 10s;
+        send_timeout 20s;
+        large_client_header_buffers 4 4k;
         keepalive_requests 100000;
 
         proxy_http_version 1.1;

@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.routing import Route
 
-from read_states.app import CrowdedError, RefusalError, Service, UnavailableError, body_of, endpoint
+from read_states.app import (
+    CrowdedError,
+    FailureError,
+    RefusalError,
+    Service,
+    UnavailableError,
+    body_of,
+    endpoint,
+)
 from read_states.bodies import Mention, ReadState, Refused
 from read_states.fleet.ring import Ring
 from read_states.states import SlabStates
@@ -165,7 +173,7 @@ class Member:
         if owner == self.name:
             try:
                 return await service.run(self.mention(mention.channel, mention.users, mention.count))
-            except UnavailableError:
+            except (FailureError, UnavailableError):
                 return mention.users
         if self._http is None:
             # The owner decides how long it tries: who was cut off would not know whether it was counted.
