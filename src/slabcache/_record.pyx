@@ -56,7 +56,15 @@ import numpy as np
 from numpy.ma import MaskedArray    # here, not lazily: an import in a forked child can wait for ever
 
 from slabcache.errors import as_unfit_key
-from slabcache.schema import MASKED, decode_numpy, describe, encode_numpy, flat_items, named_items
+from slabcache.schema import (
+    MASKED,
+    decode_numpy,
+    describe,
+    encode_numpy,
+    equal_arrays,
+    flat_items,
+    named_items,
+)
 
 cnp.import_array()
 
@@ -686,7 +694,7 @@ cdef class Record:
             return NotImplemented
         if not record_schema(self).has_arrays:
             return mine == theirs
-        return len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+        return len(mine) == len(theirs) and all(map(equal_arrays, mine, theirs))
 
     def __hash__(self):
         # NaN has another hash in each object that stands for it.

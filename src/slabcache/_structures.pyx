@@ -392,7 +392,11 @@ cdef class Unsaved:
         cdef uint64_t since[64]
         cdef uint8_t deleted[64]
         keys, values = bytearray(64 * 8), bytearray(64 * 8)
-        cdef batch_t batch = batch_t(self.batch, since, deleted, rows_t(keys, values, 0))
+        cdef batch_t batch
+        batch.slots = self.batch
+        batch.since = since
+        batch.deleted = deleted
+        batch.rows = rows_t(keys, values, 0)
         assert limit <= 64
         behind_drain(&self.behind, <uint64_t>-1, limit, &batch)
         self.batch_size = batch.rows.count

@@ -216,11 +216,16 @@ class Flusher:
             waiter.is_met = cache is None or cache._unsaved()[0] == 0
 
     def check_may_wait(self) -> None:
-        if threading.get_ident() == self._thread.ident and not self._is_child:
+        if self._is_this_thread():
             raise RuntimeError(
                 "the thread that writes behind cannot wait for itself: on_rejected, the methods of the store "
                 "and finalizers that run in it can neither flush nor close the cache, nor wait for room"
             )
+
+    def _is_this_thread(self) -> bool:
+        """Numbers of threads are used again when these have ended."""
+        is_there = not self._has_ended and not self._is_child
+        return is_there and threading.get_ident() == self._thread.ident
 
     def oldest(self, cache: WriteBehindCache) -> float:
         """Seconds since the oldest unsaved entry became dirty; 0.0 when there is none."""
@@ -267,7 +272,7 @@ class Flusher:
         """Whether the thread has ended before a deadline."""
         bell = Bell()
         self._ended[bell] = bell.ring
-        if not self._has_ended and threading.get_ident() != self._thread.ident:
+        if not self._has_ended and not self._is_this_thread():
             bell.wait(deadline)
         self._ended.pop(bell, None)
         return self._has_ended

@@ -226,6 +226,8 @@ class Loader:
             if self._is_closed:
                 raise ClosedError("the cache is closed")
             self._load(flight)
+            if self._is_closed:  # whatever the store, which may be closed too, has raised
+                raise ClosedError("the cache is closed")
             if not flight.given_up:
                 self._keep(flight)
             flight.error = None
@@ -249,6 +251,8 @@ class Loader:
         flight.found = found = np.zeros(count, np.bool_)
 
         def load(rows: Array) -> None:
+            if self._is_closed:
+                raise ClosedError("the cache is closed")
             answer = self._store.load_many(keys[rows])
             values[rows], found[rows] = self._checked(answer, len(rows))
 

@@ -10,6 +10,7 @@ import numpy as np
 from slabcache._base import SlabBase
 from slabcache.errors import UnfitKeyError
 from slabcache.rows import as_rows
+from slabcache.schema import equal_arrays
 from slabcache.stats import Stats
 
 __all__ = ["SlabItems", "SlabKeys", "SlabMapping", "SlabValues"]
@@ -154,7 +155,7 @@ class SlabMapping(_Mapping):
 
 def _equal(mine: Any, theirs: Any) -> bool:
     if isinstance(mine, np.ndarray) or isinstance(theirs, np.ndarray):
-        return np.array_equal(mine, theirs)
+        return equal_arrays(mine, theirs)
     return bool(mine == theirs)
 
 

@@ -334,3 +334,15 @@ def _exact_times(array: np.ndarray[Any, Any], dtype: np.dtype[Any], label: str) 
     if not exact:
         raise ValueError(f"{label}: {array} has no exact value in {dtype}")
     return times
+
+
+def equal_arrays(mine: Any, theirs: Any) -> bool:
+    """Whether two items, of which one at least is an array, are equal; what cannot be compared is not."""
+    try:
+        return np.array_equal(mine, theirs)
+    except (TypeError, ValueError):  # numpy does not compare V<n> with bytes
+        pass
+    try:
+        return bool(np.asarray(mine, object).tolist() == np.asarray(theirs, object).tolist())
+    except (TypeError, ValueError):
+        return False

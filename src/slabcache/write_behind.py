@@ -333,7 +333,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
         Other threads wait no longer than one array takes, where `snapshot` keeps them waiting for all. The
         cache may change meanwhile: what is in memory all the while is in one array, what comes or goes
-        perhaps. O(capacity).
+        perhaps. A key that is being loaded may come twice. O(capacity).
 
         >>> import tempfile
         >>> from slabcache.stores import SQLiteStore

@@ -27,8 +27,7 @@ from unittest import mock
 import numpy as np
 
 from fuzz.codec import Codec
-from fuzz.faults import InjectingStore, LateError, is_injected
-from fuzz.today import TODAY
+from fuzz.faults import InjectingStore, is_injected
 from fuzz.worker import (
     CANCELLED,
     SHARED,
@@ -99,8 +98,6 @@ class Run:
         """What a call that raised has returned: nothing was changed, or the kind of the exception."""
         if isinstance(error, ClosedError) and self.is_closing:
             return None
-        if "late loads tell of the store" in TODAY and is_late(error) and self.is_closing:
-            return None
         if isinstance(error, BackpressureError) and self.case.options["backpressure_timeout"] is not None:
             return None
         if (
@@ -113,8 +110,6 @@ class Run:
             return None
         if is_injected(error):
             self.check_alone(error, step)
-            return None
-        if "waiting puts of subarrays fail" in TODAY and "must have shape (n, " in str(error):
             return None
         if isinstance(error, TypeError) and step.name == "clear":
             return TypeError
@@ -129,9 +124,9 @@ class Run:
         with self.lock:
             is_shared = any(error is other for other in self.seen[-200:])
             self.seen.append(error)
-        if is_shared and "waiters share exceptions" not in TODAY:
+        if is_shared:
             raise UnexpectedError(f"{step} got the exception of another") from error
-        if "one key fails others" in TODAY or self.case.faults.chance:
+        if self.case.faults.chance:
             return
         keys = {self.workers[step.worker].keys[at] for at in step.keys}
         if not keys & self.case.faults.unloadable:
@@ -368,10 +363,6 @@ class Trash:
             self.cache.get(self.key)
         if self.left:
             Trash(self.cache, self.key, self.left - 1)
-
-
-def is_late(error: BaseException | None) -> bool:
-    return error is not None and (isinstance(error, LateError) or is_late(error.__cause__))
 
 
 def is_injected_itself(error: BaseException) -> bool:

@@ -25,7 +25,6 @@ import numpy as np
 from fuzz.calls import DEPTH, Case, Op, draw_case
 from fuzz.codec import Clearing, Codec, Integer, Items, Keyed, Real, RowModel, lay_out
 from fuzz.hostile import RaisedError, bad_batch, bad_item
-from fuzz.today import TODAY
 from model import AbsentError, WrapsError, canon, canon_items
 from slabcache import SlabCache, SumOverflowError
 
@@ -533,9 +532,7 @@ class Run:
         for key, row in self.model.data.items():
             item = self.keys.item(key), self.values.item(row)
             assert item[0] in self.cache.keys()  # noqa: SIM118 - the view
-            if not (self.values.has_void_arrays and "void arrays raise" in TODAY) and not self.values.has_nan(
-                row
-            ):
+            if not self.values.has_nan(row):
                 assert item in self.cache.items()
                 assert item[1] in self.cache.values()
         repr(self.cache)
@@ -544,11 +541,9 @@ class Run:
     def do_equal(self, op: Op) -> None:
         self.quiet += 1
         other = self.cache.copy()
-        if "nan is unequal" not in TODAY or not any(map(self.values.has_nan, self.model.data.values())):
-            assert other == self.cache
+        assert other == self.cache
         plain = {self.keys.item(key): self.values.item(row) for key, row in self.model.data.items()}
-        has_nan = any(map(self.values.has_nan, self.model.data.values()))
-        if not has_nan and not (self.values.has_void_arrays and "void arrays raise" in TODAY):
+        if not any(map(self.values.has_nan, self.model.data.values())):
             assert self.cache == plain
             assert self.cache == other
         if self.model.data:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 import strategies
-from fuzz.today import TODAY
 from model import AbsentError, ModelCache, WrapsError, add, canon, integer_limits
 from slabcache import SlabCache
 
@@ -130,7 +129,7 @@ class Codec:
             return self.array([row])[0]
         if form == "tuple subclass":
             return Items(items)
-        if form == "named tuple" and "tuples go by position" not in TODAY:
+        if form == "named tuple":
             backwards = collections.namedtuple("Named", self.names[::-1], rename=False)  # type: ignore[misc]
             return backwards(*items[::-1])
         return tuple(items)

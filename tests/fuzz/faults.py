@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from fuzz.codec import Codec
-from fuzz.today import TODAY
 from slabcache import RowsRejected
 from write_behind.faulty_store import FaultyStore
 
@@ -48,9 +47,7 @@ class _ValueError(InjectedError, ValueError):
     pass
 
 
-TEMPORARY: tuple[type[InjectedError], ...] = (_OSError, _KeyError, _MemoryError, _RuntimeError)
-if "mistakes refuse rows" not in TODAY:
-    TEMPORARY += (_TypeError, _ValueError)
+TEMPORARY = (_OSError, _KeyError, _MemoryError, _RuntimeError, _TypeError, _ValueError)
 WAYS = ("before", "middle", "after", "hang", "slow", "shape", "calls back")
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from fuzz.codec import Codec
 from fuzz.faults import WAYS, Faults
-from fuzz.today import TODAY
 from model import canon
 
 if TYPE_CHECKING:
@@ -92,8 +91,7 @@ def draw_case(rng: Random) -> Case:
         "max_pending": rng.choice((0, 1, 2, 4)),
         "backpressure_timeout": rng.choice((None, None, 0.0, 0.02)),
     }
-    if "loads have no options" not in TODAY:
-        options |= {"loads": rng.choice((1, 2, 5)), "load_timeout": rng.choice((None, None, 0.02))}
+    options |= {"loads": rng.choice((1, 2, 5)), "load_timeout": rng.choice((None, None, 0.02))}
     workers = threads + tasks
     own = [packed_key(keys, number) for number in range(workers * KEYS)]
     some = rng.choice((0, 0, 1, 2))
@@ -106,10 +104,10 @@ def draw_case(rng: Random) -> Case:
         refused=frozenset(packed_key(keys, 1000 + worker) for worker in range(workers)),
         seconds=rng.choice((0.0, 0.1, 0.5)),
     )
-    if not faults.chance and capacity == 64 and "one row holds up others" not in TODAY:
+    if not faults.chance and capacity == 64:
         faults = replace(faults, seconds=math.inf)  # there is room for all; the others are saved meanwhile
     closes = rng.random() < 0.2
-    collects = rng.random() < 0.1 and "finalizers break loads" not in TODAY
+    collects = rng.random() < 0.1
     length = rng.choice((10, 40, 120))
     ops = []
     for _ in range(length):
@@ -389,13 +387,11 @@ class Worker:
     # ---- the whole -------------------------------------------------------------------------------------
 
     def do_clear(self, step: Step) -> Iterator[Any]:
-        if "clear deletes" not in TODAY:
-            result = yield self.run.cache.clear, None
-            self.check(result is TypeError, f"{step}: {result!r}")
+        result = yield self.run.cache.clear, None
+        self.check(result is TypeError, f"{step}: {result!r}")
 
     def do_invalidate_all(self, step: Step) -> Iterator[Any]:
-        if "clear deletes" not in TODAY:
-            yield self.run.cache.invalidate_all, None  # type: ignore[attr-defined]
+        yield self.run.cache.invalidate_all, None
 
     def do_scan_keys(self, step: Step) -> Iterator[Any]:
         cache, size = self.run.cache, step.number % 5 + 1
@@ -409,8 +405,7 @@ class Worker:
         self.check(all(0 < len(piece) <= size for piece in pieces), f"{step}: pieces of {size}: {pieces}")
         counts = Counter(key for piece in pieces for key in piece)
         for key in set(before) & set(after) & set(self.keys):
-            most = 2 if "scan_keys repeats" in TODAY else 1
-            self.check(1 <= counts[key] <= most, f"{step}: {key!r} comes {counts[key]} times")
+            self.check(1 <= counts[key] <= 2, f"{step}: {key!r} comes {counts[key]} times")
 
     def do_flush(self, step: Step) -> Iterator[Any]:
         cache, timeout = self.run.cache, step.number / 1000
