@@ -24,7 +24,7 @@ from typing import Any
 
 from slabcache.errors import RowsRejected
 
-__all__ = ["FileId", "Opened", "OwnConnection", "connect", "file_at", "is_file"]
+__all__ = ["FileId", "Opened", "OwnConnection", "connect", "file_at", "is_file", "named"]
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
