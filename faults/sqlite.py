@@ -15,7 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from slabcache.stores import SQLiteStore
+from slabcache.stores.sqlite_log import LOG_SIZE
 
 from .load import COLD, KEY, VALUE, Load, contents, fill_cold, open_cache, say
 from .report import Line
@@ -27,6 +30,7 @@ PREFIX = "slabcache-faults-"  # of temporary folders
 BUSY_TIMEOUT = 0.5  # seconds
 CLONE_NEWNS = 0x20000  # of sched.h
 DISK = 64 << 20  # bytes
+LARGE_ROW = 4000  # bytes
 ROOM = 128 << 10  # bytes that a file may still grow by when the disk is full
 
 HOLD = """
@@ -36,6 +40,17 @@ connection.execute("BEGIN EXCLUSIVE")
 print("held", flush=True)
 sys.stdin.readline()
 connection.execute("ROLLBACK")
+"""
+
+
+READ = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM states").fetchone()
+print("reading", flush=True)
+sys.stdin.readline()
+connection.execute("COMMIT")
 """
 
 
@@ -203,4 +218,60 @@ def removed(quick: bool) -> Line:
     )
 
 
-FAULTS = (locked, limited, full, removed)
+# ---- a reader that stays -----------------------------------------------------------------------------
+
+
+def fill_log(path: Path) -> int:
+    """Save large rows into a table of their own until the log is too large; its size then."""
+    log = path.with_name(path.name + "-wal")
+    store = SQLiteStore(path, table="large", key="u8", value=f"V{LARGE_ROW}", busy_timeout=60.0)
+    with contextlib.closing(store):
+        keys, values = np.arange(1000, dtype="u8"), np.zeros(1000, store.value_dtype)
+        while log.stat().st_size < 2 * LOG_SIZE:
+            store.save_many(keys, values)
+            keys += np.uint64(1000)
+    return log.stat().st_size
+
+
+def reader_stays(quick: bool) -> Line:
+    seconds = 2.0 if quick else 6.0
+    command = [sys.executable, "-c", READ]
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
+        path = Path(name) / "states.db"
+        fill_cold(path)
+        with open_cache(open_store(path)) as cache, Load(cache) as load:
+            time.sleep(1.0)
+            with (
+                load.faulty(),
+                subprocess.Popen(
+                    [*command, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                ) as reader,
+            ):
+                assert reader.stdout is not None
+                assert reader.stdout.readline() == "reading\n"
+                load.fault_begins()
+                began = time.monotonic()
+                grown = fill_log(path)
+                time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+                load.fault_ends()
+                reader.communicate("\n")
+            left = path.with_name(path.name + "-wal").stat().st_size
+        stored = contents(path)
+    broken = load.broken(stored)
+    if left > LOG_SIZE:
+        broken.append(f"the log still has {left >> 20} MiB")
+    return Line(
+        "SQLite: log with a reader that stays",
+        f"another process reads in a transaction for {seconds:g} s or more, until the log has "
+        f"{grown >> 20} MiB",
+        "no acknowledged row is lost; the log is small again after the next batch",
+        load.acknowledged(),
+        len(load.lost(stored)),
+        load.reads_meanwhile(),
+        load.recovered,
+        lost_note=f"the log afterwards: {left >> 20} MiB",
+        broken=broken,
+    )
+
+
+FAULTS = (locked, limited, full, removed, reader_stays)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from cassandra import InvalidRequest
 
 from cassandra_node import KEYSPACE, TEMPORARY, MakeStore, execute
 from slabcache.errors import ClosedError, RowsRejected
@@ -240,17 +243,57 @@ def test_nothing_is_created_unasked(make_store: MakeStore) -> None:
         make_store(keyspace="nowhere", table="t", create=True)
 
 
-def test_a_cell_that_somebody_has_left_empty(make_store: MakeStore) -> None:
-    """Its row cannot be read, which is said; the others can, and it can be overwritten."""
-    store = make_store("u8", [("n", "u8"), ("m", "u2")])
-    execute(store, f"INSERT INTO {store._table.full_name} (key, n) VALUES (1, 2)")
+def test_a_column_that_is_added_later(make_store: MakeStore) -> None:
+    """Old rows have nothing in it: they read as zero, or as told, and the old version can still be used."""
+    old = make_store("u8", [("n", "u8")])
     keys = np.array([1, 3], "u8")
+    old.save_many(keys, np.array([(2,), (4,)], old.value_dtype))
+    execute(old, f"ALTER TABLE {old._table.full_name} ADD (m int, x double, s blob)")
+    store = make_store("u8", [("n", "u8"), ("m", "u2"), ("x", "f8"), ("s", "S4")], table=old._table.name)
+    assert store.load_many(keys)[0].tolist() == [(2, 0, 0.0, b""), (4, 0, 0.0, b"")]
+    store.null_value = (1, 2, 3.0, b"x")
+    assert store.load_many(keys)[0].tolist() == [(2, 2, 3.0, b"x"), (4, 2, 3.0, b"x")]
+    store.save_many(keys[:1], np.array([(6, 7, np.nan, b"new")], store.value_dtype))
+    assert repr(store.load_many(keys)[0].tolist()) == "[(6, 7, nan, b'new'), (4, 2, 3.0, b'x')]"
+    old.save_many(keys, np.array([(8,), (9,)], old.value_dtype))
+    assert repr(store.load_many(keys)[0].tolist()) == "[(8, 7, nan, b'new'), (9, 2, 3.0, b'x')]"
+
+
+def test_a_row_that_no_dtype_holds(make_store: MakeStore) -> None:
+    """It is said which; the others can be read, and it can be overwritten."""
+    store = make_store([("a", "u8"), ("b", "u8")], [("n", "u8"), ("m", "u2")])
+    execute(store, f"INSERT INTO {store._table.full_name} (a, b, n, m) VALUES (1, 2, 3, -4)")
+    keys = np.array([(1, 2), (1, 3)], store.key_dtype)
     store.save_many(keys[1:], np.array([(4, 5)], store.value_dtype))
-    with pytest.raises(ValueError, match="column 'm' holds NoneType"):
+    with pytest.raises(RowsRejected, match=r"key \(1, 2\), column 'm': -4 is out of range") as caught:
         store.load_many(keys)
+    assert isinstance(caught.value.__cause__, ValueError)
     assert store.load_many(keys[1:])[0].tolist() == [(4, 5)]
     store.save_many(keys[:1], np.array([(6, 7)], store.value_dtype))
     assert store.load_many(keys)[0].tolist() == [(6, 7), (4, 5)]
+
+
+def test_a_limit_of_the_cluster_refuses_no_row(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a guardrail that lets nobody give time stamps: it can be taken away again."""
+    store = make_store("u8", "u8")
+    told = InvalidRequest("Guardrail user_timestamps violated: custom timestamps are not allowed")
+    monkeypatch.setattr(store, "_run", lambda session, requests: ([], [told]))
+    key = np.array([1], "u8")
+    for call in (lambda: store.save_many(key, key), lambda: store.delete_many(key)):
+        with pytest.raises(InvalidRequest, match="Guardrail"):
+            call()
+
+
+def test_identity_and_copies(make_store: MakeStore) -> None:
+    one, other = make_store(), make_store()
+    same = make_store(table=one._table.name)
+    assert one.identity == same.identity != other.identity
+    assert hash(one.identity) == hash(same.identity)
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="a CassandraStore can be neither copied nor pickled"):
+            make(one)
 
 
 @pytest.mark.parametrize("wrong", [np.array([1], "i8"), np.array([[1]], "u8"), np.zeros(1, [("key", "u8")])])

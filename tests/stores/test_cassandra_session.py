@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from slabcache.errors import ClosedError
+from slabcache.stores import cassandra_session
 from slabcache.stores.cassandra_session import SharedSession, run_all
+from slabcache.stores.timestamps import Timestamps
 
 
 class Future:
@@ -98,6 +102,17 @@ def test_a_session_that_takes_nothing() -> None:
     assert [str(error) for error in errors] == ["no more"]
 
 
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_requests_that_nobody_answers(monkeypatch: pytest.MonkeyPatch, concurrency: int) -> None:
+    """The driver's time-outs come from its own thread, which a finalizer may keep."""
+    monkeypatch.setattr(cassandra_session, "_LATE", -2.99)
+    session = Session()
+    requests = [("statement", number) for number in range(3)]
+    answers, errors = run_all(session, requests, concurrency=concurrency, timeout=3.0)
+    assert (answers, len(session.open)) == ([], min(3, concurrency))
+    assert [str(error) for error in errors] == ["the driver has not settled a request in 0.01 seconds"]
+
+
 # ---- the session that threads share -----------------------------------------------------------------
 
 
@@ -180,3 +195,121 @@ def test_a_call_that_raises_has_ended() -> None:
     with pytest.raises(KeyError), shared.call():
         raise KeyError
     shared.close()
+
+
+def test_each_thread_that_waited_in_vain_has_an_error_of_its_own() -> None:
+    """One object that many threads raise would gather all their tracebacks."""
+    cluster = Cluster(OSError("nobody there"))
+    cluster.gate.clear()
+    shared = shared_session(cluster)
+    errors: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            shared.open()
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=attempt) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(shared.here()._bells) < 3:  # until they wait
+        cluster.connecting.wait(0.001)
+    cluster.gate.set()
+    for thread in threads:
+        thread.join()
+    assert len({id(error) for error in errors}) == 4
+    assert sorted(map(str, errors)) == [
+        "another thread could not open the session: OSError: nobody there"
+    ] * 3 + ["nobody there"]
+    assert cluster.connected == 1
+
+
+def test_the_wait_for_another_thread_ends() -> None:
+    cluster = Cluster()
+    cluster.gate.clear()
+    shared = SharedSession(lambda: cluster, lambda session: "ready", patience=0.01)
+    thread = threading.Thread(target=shared.open)
+    thread.start()
+    cluster.connecting.wait()
+    with pytest.raises(TimeoutError, match="another thread has been opening the session for 0.01 seconds"):
+        shared.open()
+    cluster.gate.set()
+    thread.join()
+    assert shared.open().ready == "ready"
+
+
+def test_opening_it_while_this_thread_opens_it() -> None:
+    def make_ready(session: object) -> str:
+        with pytest.raises(RuntimeError, match="this thread is in the middle of connecting"):
+            shared.open()
+        return "ready"
+
+    shared = SharedSession(Cluster, make_ready)
+    assert shared.open().ready == "ready"
+
+
+def test_a_close_that_gives_up_waiting_leaves_the_session_to_the_last_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = Cluster()
+    shared = SharedSession(lambda: cluster, lambda session: "ready", name="it", patience=0.0)
+    with shared.call() as call:
+        shared.open(call)
+        closer = threading.Thread(target=shared.close)
+        closer.start()
+        closer.join()
+        shared.close()  # and in the middle of a call of this thread, for which it does not wait at all
+        assert cluster.closed == 0
+    assert cluster.closed == 1
+    assert caplog.text.count("it is closed, and calls are still under way") == 1
+
+
+def test_a_child_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the fork was made: it is told by the number of the process. The parent's is left alone."""
+    clusters: list[Any] = []
+
+    class Fake(Cluster):
+        is_shutdown = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            clusters.append(self)
+
+        def connect(self) -> Any:
+            super().connect()
+            return SimpleNamespace(is_shutdown=False)
+
+    shared = SharedSession(Fake, lambda session: "ready")
+    of_parent = shared.open()
+    closed_before = SharedSession(Fake, lambda session: "ready")
+    closed_before.close()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    of_child = shared.open()
+    assert of_child is shared.open() is not of_parent
+    assert (of_parent.cluster.is_shutdown, of_parent.session.is_shutdown) == (True, True)
+    assert (of_child.cluster.is_shutdown, of_child.session.is_shutdown) == (False, False)
+    with pytest.raises(ClosedError), closed_before.call():
+        pass
+    shared.close()
+    assert [cluster.closed for cluster in clusters] == [0, 1]
+
+
+def test_time_stamps_of_many_threads() -> None:
+    stamps = Timestamps(lambda: 5_000_000)  # a clock that stands still
+    told: list[list[int]] = [[] for _ in range(4)]
+
+    def take(mine: list[int]) -> None:
+        for _ in range(3000):
+            mine.append(stamps.next())
+
+    threads = [threading.Thread(target=take, args=(mine,)) for mine in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(mine == sorted(mine) for mine in told)
+    together = list(itertools.chain.from_iterable(told))
+    assert len(set(together)) == len(together) == 12_000
+    assert stamps.next() > max(together)
+    assert len(stamps._given) <= 66

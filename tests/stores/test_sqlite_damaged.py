@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import WriteBehindCache
+from slabcache import RowsRejected, WriteBehindCache
 from slabcache.stores import SQLiteStore
 
 KEY = [("user", "u8"), ("channel", "u8")]
@@ -58,8 +58,9 @@ def damage(path: Path, change: str, user: int = HURT) -> None:
 def test_a_damaged_row_is_named(store: SQLiteStore, path: Path, change: str, message: str) -> None:
     damage(path, change)
     named = re.escape(f"table 'states', key ({HURT}, {2**64 - 1}), {message}")
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(RowsRejected, match=named) as caught:
         store.load_many(keys(3, 99, HURT, 0))
+    assert isinstance(caught.value.__cause__, ValueError)
     values, found = store.load_many(keys(3, 99, 0))
     assert values.tolist() == [(3, 3, b"n3"), (0, 0, b""), (0, 0, b"n0")]
     assert found.tolist() == [True, False, True]
@@ -72,7 +73,7 @@ def test_a_damaged_row_is_an_error_for_its_readers_alone(store: SQLiteStore, pat
         results = [pool.submit(cache.get, (user, 2**64 - 1)) for user in range(ROWS)]
     for user, result in enumerate(results):
         if user == HURT:
-            with pytest.raises(ValueError, match=f"key \\({HURT}, .*holds str"):
+            with pytest.raises(RowsRejected, match=f"key \\({HURT}, .*holds str"):
                 result.result()
         else:
             assert result.result().seen == user

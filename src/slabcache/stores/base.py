@@ -20,9 +20,21 @@ class Store(Protocol):
     at the same time; but `save_many` and `delete_many` come from one thread only, one after the other. A call
     that raises may have taken place in part, and is repeated until it succeeds: both must be idempotent.
 
-    A row that can never be stored, or never be loaded, is refused with `slabcache.RowsRejected`,
-    `ValueError`, `TypeError` or `OverflowError`. Every other exception means that the same call may succeed
-    later.
+    A store refuses rows that it will never take, or can never give, by raising `slabcache.RowsRejected`, and
+    by nothing else. Every other exception, those of its own mistakes included, means that the same call may
+    succeed later: no row is given up for it.
+
+    Calls may come from a finalizer or a signal handler in the middle of another call of the same thread, or
+    from a thread that such a one waits for. So hold no lock of Python's while Python code runs.
+
+    Two attributes are optional:
+
+    identity
+        Something hashable that two stores have in common if they keep the same rows: the same table of the
+        same database. A second open cache on the same rows is refused by it.
+    null_value
+        What a field reads as that the database has nothing for, such as a column added later: a value of
+        `value_dtype`, of which each field is taken. It may be assigned before the first load.
     """
 
     @property
@@ -36,11 +48,17 @@ class Store(Protocol):
         ...
 
     def load_many(self, keys: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """`(values, found)`: n values, whatever they are where not found, and n bools."""
+        """`(values, found)`: n values, whatever they are where not found, and n bools.
+
+        `RowsRejected` where a row is there that no value of `value_dtype` can hold.
+        """
         ...
 
     def save_many(self, keys: Array, values: Array) -> None:
-        """Create or overwrite n rows. They are stored for good when it returns."""
+        """Create or overwrite n rows. They are stored for good when it returns.
+
+        `RowsRejected` where some of them will never be stored; none or some of the others may be by then.
+        """
         ...
 
     def delete_many(self, keys: Array) -> None:

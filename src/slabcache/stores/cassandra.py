@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,11 +14,11 @@ import numpy.typing as npt
 
 from slabcache.arguments import seconds, whole
 from slabcache.errors import RowsRejected
-from slabcache.schema import Description, Role, describe
+from slabcache.stores.calls import Call
 from slabcache.stores.cassandra_connection import ForkSafeConnection
 from slabcache.stores.cassandra_session import Opened, SharedSession, run_all
 from slabcache.stores.cassandra_table import ColumnFound, Table, check_name, keyspace_cql
-from slabcache.stores.columns import check_rows, columns_of
+from slabcache.stores.table_store import TableStore
 from slabcache.stores.timestamps import Timestamps
 
 # isort: split
@@ -63,6 +64,11 @@ _COLUMNS = _of_schema(
     "WHERE keyspace_name = %s AND table_name = %s"
 )
 
+# What nodes say of rows that they will never take. Other complaints may be settled some day.
+_OF_ROWS = re.compile(
+    "key may not be empty|key length|clustering columns is too long|oversized|constraint", re.I
+)
+
 _UNREACHABLE = (NoHostAvailable, UnresolvableContactPoints, OperationTimedOut, RequestExecutionException)
 
 
@@ -76,7 +82,7 @@ class _Ready(NamedTuple):
     select_some: Any  # None where the partition key is the whole key
 
 
-class CassandraStore:
+class CassandraStore(TableStore):
     """Rows in a table of a Cassandra cluster, for `slabcache.WriteBehindCache`.
 
     Parameters
@@ -105,6 +111,12 @@ class CassandraStore:
     concurrency
         Requests of one call that are under way at the same time.
 
+    Attributes
+    ----------
+    null_value
+        What an empty cell of the value is read as, one of a column added later, say: a value of
+        `value_dtype`, of which each column takes its field. Zeros at first; assign another before loading.
+
     The constructor connects, and checks the table or creates it. When no node can be reached it does not
     fail: it logs a warning, calls raise what the driver raises, and the first that reaches a node does the
     rest. So a service may be started before its database. A table that turns out not to fit only then is a
@@ -115,10 +127,12 @@ class CassandraStore:
     step.
 
     A row that the server will never take, for example one whose partition key is an empty string, raises
-    `RowsRejected`. A table that is gone, nodes that are down, time-outs and refused credentials raise what
-    the driver raises. A call that raises may have stored some rows; all that it sent has settled by then.
+    `RowsRejected`. A table that is gone, nodes that are down, time-outs, refused credentials and limits that
+    the cluster sets for requests raise what the driver raises. A call that raises may have stored some rows;
+    all that it sent has settled by then.
 
-    May be used by any thread. A forked child opens its own connection when it first uses the store.
+    May be used by any thread. A forked child opens its own connection when it first uses the store, whether
+    Python made the fork or C, as uWSGI does.
 
     Raises
     ------
@@ -150,12 +164,9 @@ class CassandraStore:
         request_timeout: float = 10.0,
         concurrency: int = 128,
     ) -> None:
-        self._descriptions: dict[Role, Description] = {
-            "key": describe(key, "key"),
-            "value": describe(value, "value"),
-        }
+        super().__init__(key, value)
         names = check_name(keyspace, "keyspace"), check_name(table, "table")
-        self._table = Table(*names, *columns_of(key, value))
+        self._table = Table(*names, self._key, self._value)
         self._hosts = [hosts] if isinstance(hosts, str) else list(hosts)
         if not self._hosts or not all(isinstance(host, str) and host for host in self._hosts):
             raise ValueError(f"hosts {hosts!r} must be the name or address of a node, or several")
@@ -200,9 +211,12 @@ class CassandraStore:
             "idle_heartbeat_interval": _HEARTBEAT,
             "idle_heartbeat_timeout": _HEARTBEAT,
         }
-        self._shared = SharedSession(self._make_cluster, self._make_ready)
+        self._port = port
+        patience = request_timeout + 2 * _SCHEMA_TIMEOUT
+        self._shared = SharedSession(self._make_cluster, self._make_ready, repr(self), patience)
         try:
-            self._shared.open()
+            with self._shared.call() as call:
+                self._shared.open(call)
         except _UNREACHABLE as error:
             if any(map(_is_refusal, _errors_of(error))):
                 raise
@@ -212,34 +226,29 @@ class CassandraStore:
         return f"<CassandraStore {self._table.keyspace}.{self._table.name} at {', '.join(self._hosts)}>"
 
     @property
-    def key_dtype(self) -> np.dtype[Any]:
-        """The dtype of keys, as it was given."""
-        return self._descriptions["key"].dtype
-
-    @property
-    def value_dtype(self) -> np.dtype[Any]:
-        """The dtype of values, as it was given."""
-        return self._descriptions["value"].dtype
+    def identity(self) -> tuple[object, ...]:
+        """What stores of the same table, asked for at the same nodes, have in common."""
+        return "cassandra", frozenset(self._hosts), self._port, self._table.keyspace, self._table.name
 
     def load_many(self, keys: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """`(values, found)` of n keys, repeated ones included: n values, zero where not found, and n bools.
 
         Keys of one partition are read together; O(n), one request for each partition and 100 of its keys.
+        Raises what the driver raises; where somebody else has written into a row what its dtype cannot hold,
+        `RowsRejected` with the key of the row. An empty cell is read as zero, or as `null_value` says.
         """
         asked = self._rows(keys)
         # A partition key is never empty. The server would refuse to look.
         wanted = [key for key in dict.fromkeys(asked) if key[0] != b""]
-        with self._shared.call():
-            opened = self._open()
+        with self._shared.call() as call:
+            opened = self._open(call)
             answers, errors = self._run(opened.session, self._selects(opened.ready, wanted))
         if errors:
             raise errors[0]
         rows = list(itertools.chain.from_iterable(answers))
         width = len(self._table.keys)
         places = {row[:width]: at for at, row in enumerate(rows)}
-        loaded = np.zeros(len(rows), self.value_dtype)
-        for column, items in zip(self._table.values, list(zip(*rows, strict=True))[width:], strict=False):
-            column.from_driver(list(items), loaded)
+        loaded = self._decoded(list(places), list(zip(*rows, strict=True))[width:])
         where = np.fromiter((places.get(key, -1) for key in asked), "i8", len(asked))
         found = where >= 0
         values = np.zeros(len(asked), self.value_dtype)
@@ -255,8 +264,8 @@ class CassandraStore:
         self._check(values, "value")
         columns = [column.to_driver(keys) for column in self._table.keys]
         columns += [column.to_driver(values) for column in self._table.values]
-        with self._shared.call():
-            opened = self._open()
+        with self._shared.call() as call:
+            opened = self._open(call)
             stamps = itertools.repeat(opened.ready.timestamps.next(), len(keys))
             rows = list(zip(*columns, stamps, strict=True))
             self._write(opened, opened.ready.insert, rows, partition_at=0)
@@ -264,8 +273,8 @@ class CassandraStore:
     def delete_many(self, keys: Array) -> None:
         """Delete those of n rows that there are; O(n)."""
         named = self._rows(keys)
-        with self._shared.call():
-            opened = self._open()
+        with self._shared.call() as call:
+            opened = self._open(call)
             stamp = opened.ready.timestamps.next()
             rows = [(stamp, *key) for key in named if key[0] != b""]
             self._write(opened, opened.ready.delete, rows, partition_at=1)
@@ -277,15 +286,12 @@ class CassandraStore:
 
     # ---- requests -----------------------------------------------------------------------------------
 
-    def _open(self) -> Opened:
+    def _open(self, call: Call) -> Opened:
         try:
-            return self._shared.open()
+            return self._shared.open(call)
         except ValueError as error:
-            # The table does not fit. A ValueError would say that the rows do not, and they would be given up.
+            # The table does not fit, and the arguments were right.
             raise RuntimeError(str(error)) from error
-
-    def _check(self, rows: Array, role: Role) -> None:
-        check_rows(rows, self._descriptions[role], role)
 
     def _rows(self, keys: Array) -> list[tuple[Any, ...]]:
         """Keys, each as a tuple of what the driver takes and gives back."""
@@ -313,8 +319,13 @@ class CassandraStore:
         names = self._table[:2]
         opened.cluster.refresh_table_metadata(*names, max_schema_agreement_wait=_SCHEMA_TIMEOUT)
         errors = self._attempt(opened, statement, rows, partition_at)
+        for error in errors:
+            if _OF_ROWS.search(str(error)):
+                raise RowsRejected(str(error)) from error
         if errors:
-            raise RowsRejected(str(errors[0])) from errors[0]
+            raise errors[
+                0
+            ]  # a guardrail of the cluster's, for example, which has nothing to do with the rows
 
     def _attempt(
         self, opened: Opened, statement: Any, rows: list[tuple[Any, ...]], partition_at: int
@@ -378,6 +389,9 @@ class CassandraStore:
                 session.execute(table.create, timeout=seconds)
             except InvalidRequest as error:
                 raise ValueError(f"table {table.keyspace}.{table.name}: {error}") from error
+
+    def _table_name(self) -> str:
+        return f"table {self._table.keyspace}.{self._table.name}"
 
     def _differences(self, session: Session) -> list[str]:
         names = self._table[:2]

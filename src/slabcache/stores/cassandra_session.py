@@ -7,19 +7,26 @@ come back, and prepares statements again where a node has forgotten them. Nothin
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slabcache.errors import ClosedError
+from slabcache.stores.calls import Call, Calls
 
 if TYPE_CHECKING:
     from cassandra.cluster import Cluster, Session
 
 __all__ = ["Opened", "SharedSession", "run_all"]
+
+_log = logging.getLogger("slabcache.stores.cassandra")
+
+_OPENING = "connecting"
+_LATE = 30.0  # seconds after its time-out that a request is given up, which the driver should have settled
 
 
 class Opened(NamedTuple):
@@ -30,62 +37,85 @@ class Opened(NamedTuple):
     ready: Any
 
 
+class _Process(Calls):
+    """The session of one process."""
+
+    def __init__(self, parent: _Process | None = None) -> None:
+        super().__init__(parent)
+        self.opened: Opened | None = None
+        self.failures = 0  # attempts to open it
+        self.failure = ""  # of the last of them
+        if parent is not None and parent.opened is not None:
+            # It is kept, unused: to dispose of it takes locks that other threads of the parent may have held.
+            # So told, the driver leaves it alone when the interpreter ends.
+            parent.opened.cluster.is_shutdown = parent.opened.session.is_shutdown = True
+
+
 class SharedSession:
     """A session for all threads of a process, opened by the first call that needs it.
 
     `make_cluster` gives the driver's `Cluster`, `make_ready` is called with each new session, for example to
-    prepare statements. What either raises reaches the caller, and the next call tries again. The child of a
-    fork opens a session of its own: the driver's threads stay with the parent.
+    prepare statements. What either raises reaches the caller, and the next call tries again. `patience` is
+    how many seconds a call waits for another thread that opens the session, and `close` for calls. The child
+    of a fork opens a session of its own: the driver's threads stay with the parent.
 
-        with shared.call():
-            session = shared.open().session
+        with shared.call() as call:
+            session = shared.open(call).session
     """
 
-    def __init__(self, make_cluster: Callable[[], Cluster], make_ready: Callable[[Session], Any]) -> None:
+    def __init__(
+        self,
+        make_cluster: Callable[[], Cluster],
+        make_ready: Callable[[Session], Any],
+        name: str = "this store",
+        patience: float = 60.0,
+    ) -> None:
         self._make_cluster = make_cluster
         self._make_ready = make_ready
-        self._lock = threading.Lock()  # held while a session is opened or closed
-        self._opened: Opened | None = None
-        self._of_parent: Opened | None = None
-        self._attempts = 0
-        self._error: Exception | None = None  # of the last attempt
-        self._ended = threading.Condition()  # notified when a call ends; owns what follows
-        self._calls = 0  # under way
-        self._closed = False
-        _sessions.add(self)
+        self._name = name
+        self._patience = patience
+        self._process = _Process()
+        _sessions[id(self)] = weakref.ref(self)
 
     @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self) -> Iterator[Call]:
         """A call that uses the session: `close` waits for its end. ClosedError after `close`."""
-        with self._ended:
-            if self._closed:
-                raise ClosedError("this store is closed")
-            self._calls += 1
+        process, call = self.here(), Call()
         try:
-            yield
+            process.enter(call, self._name)
+            yield call
         finally:
-            with self._ended:
-                self._calls -= 1
-                self._ended.notify_all()
+            process.leave(call)
+            self._end(process)
 
-    def open(self) -> Opened:
-        """The session, which one thread opens while the others wait; if it cannot, they all fail with it."""
-        opened = self._opened
-        if opened is not None:
-            return opened
-        attempts = self._attempts
-        with self._lock:
-            if self._opened is None:
-                if self._attempts != attempts and self._error is not None:
-                    raise self._error
-                self._attempts += 1
+    def open(self, call: Call | None = None) -> Opened:
+        """The session, which one call opens while the others wait; if it cannot, they all fail.
+
+        RuntimeError where this thread is opening it already, TimeoutError where another one is, for too long,
+        and ConnectionError where another one could not.
+        """
+        process = self.here()
+        if process.opened is not None:
+            return process.opened
+        failures = process.failures
+        call = call or Call()
+        try:
+            if not process.take_turn(_OPENING, call, self._patience):
+                raise TimeoutError(
+                    f"another thread has been opening the session for {self._patience:g} seconds"
+                )
+            if process.opened is None:
+                if process.failures > failures:  # while this call waited
+                    raise ConnectionError(f"another thread could not open the session: {process.failure}")
                 try:
-                    self._opened = self._connected()
-                    self._error = None
+                    process.opened = self._connected()
                 except Exception as error:
-                    self._error = error
+                    process.failures += 1
+                    process.failure = f"{type(error).__name__}: {error}"
                     raise
-            return self._opened
+            return process.opened
+        finally:
+            process.end_turn(_OPENING, call)
 
     def _connected(self) -> Opened:
         cluster = self._make_cluster()
@@ -99,36 +129,42 @@ class SharedSession:
     def close(self) -> None:
         """Give connections back and end the driver's threads, when the calls under way have ended. May be
         called again."""
-        with self._ended:
-            self._closed = True
-            self._ended.wait_for(lambda: self._calls == 0)
-        with self._lock:
-            opened, self._opened = self._opened, None
-            self._error = None
+        process = self.here()
+        process.close()
+        if not process.others_end(self._patience):
+            _log.warning("%s is closed, and calls are still under way: the last of them ends it", self._name)
+        self._end(process)
+
+    @staticmethod
+    def _end(process: _Process) -> None:
+        """Shut the session down, if it is closed and this was the last call."""
+        if process.is_closed() and process.is_idle():
+            opened, process.opened = process.opened, None
             if opened is not None:
                 opened.cluster.shutdown()
 
-    def _forget(self) -> None:
-        """In the child of a fork. The parent's session is kept, unused: to dispose of it takes locks that
-        other threads of the parent may have held."""
-        self._lock = threading.Lock()
-        self._ended = threading.Condition()
-        self._calls = 0  # they are the parent's
-        self._error = None
-        if self._opened is not None:
-            self._of_parent, self._opened = self._opened, None
-            self._of_parent.cluster.is_shutdown = self._of_parent.session.is_shutdown = True
+    def here(self) -> _Process:
+        """What belongs to this process."""
+        self._process = process = self._process.here()
+        return process
+
+    def __del__(self) -> None:
+        _sessions.pop(id(self), None)
 
 
-_sessions: weakref.WeakSet[SharedSession] = weakref.WeakSet()
+_sessions: dict[int, weakref.ref[SharedSession]] = {}
 
 
-def _after_fork_in_child() -> None:
-    for session in list(_sessions):
-        session._forget()
+def _look_for_fork() -> None:
+    """In the child of a fork: tell the driver that the sessions of the parent are none of its business."""
+    for reference in _sessions.copy().values():
+        session = reference()
+        if session is not None:
+            session.here()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_look_for_fork)
+atexit.register(_look_for_fork)  # before the driver's own handler; a fork made in C runs no hook
 
 
 def run_all(
@@ -141,20 +177,34 @@ def run_all(
     """
     answers: list[list[tuple[Any, ...]]] = []
     errors: list[Exception] = []
-    settlements = threading.Semaphore(0)
+    # Not a lock or what has one: a thread of the driver that waits for it would answer nobody.
+    settled: SimpleQueue[tuple[list[tuple[Any, ...]] | None, Exception | None]] = SimpleQueue()
 
     def succeeded(rows: list[tuple[Any, ...]] | None) -> None:
-        answers.append(rows or [])
-        settlements.release()
+        settled.put((rows or [], None))
 
     def failed(error: Exception) -> None:
-        errors.append(error)
-        settlements.release()
+        settled.put((None, error))
+
+    def take() -> bool:
+        try:
+            rows, error = settled.get(timeout=timeout + _LATE)
+        except Empty:  # as in a finalizer that keeps the driver's own thread
+            errors.append(
+                TimeoutError(f"the driver has not settled a request in {timeout + _LATE:g} seconds")
+            )
+            return False
+        if error is None:
+            answers.append(rows or [])
+        else:
+            errors.append(error)
+        return True
 
     under_way = 0
     for statement, parameters in requests:
-        if under_way == concurrency:
-            settlements.acquire()
+        while under_way == concurrency or not settled.empty():
+            if not take():
+                return answers, errors
             under_way -= 1
         if errors:
             break
@@ -165,6 +215,6 @@ def run_all(
             break
         future.add_callbacks(succeeded, failed)
         under_way += 1
-    for _ in range(under_way):
-        settlements.acquire()
+    while under_way and take():
+        under_way -= 1
     return answers, errors

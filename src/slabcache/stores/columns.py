@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from slabcache.schema import Description, Field, Role, describe
 
-__all__ = ["Column", "ColumnKind", "check_rows", "columns_of", "quote"]
+__all__ = ["Column", "ColumnKind", "as_bytes", "as_text", "check_rows", "columns_of", "quote"]
 
 Array = np.ndarray[Any, Any]
 
@@ -48,9 +48,9 @@ _KINDS: dict[str, ColumnKind] = {
 _TAKEN: dict[ColumnKind, set[type]] = {
     "integer": {int},
     "unsigned64": {int},
-    "float": {float, int, type(None)},
+    "float": {float, int},
     "bool": {bool, int},
-    "text": {bytes},
+    "text": {bytes, str},
     "raw": {bytes},
     "time": {int},
     "array": {bytes},
@@ -96,11 +96,12 @@ class Column(NamedTuple):
             part = self._elements_joined(part)
         return part.tolist()  # type: ignore[no-any-return]
 
-    def from_driver(self, items: list[Any], target: Array) -> None:
+    def from_driver(self, items: list[Any], target: Array, *, null_is_nan: bool = False) -> None:
         """Fill this field of each row of `target` with what a driver gave back; O(rows).
 
         `target` is as the rows of `to_driver`, one row for each item; other fields and padding stay as they
-        are. None is taken as NaN in a column of floats, for databases that have no NaN.
+        are. None leaves the field as it is; or, with `null_is_nan`, for databases that have no NaN, makes it
+        NaN in a column of floats. Text is taken as its bytes in UTF-8 by a column of S<n>.
 
         Raises
         ------
@@ -121,12 +122,24 @@ class Column(NamedTuple):
             raise ValueError(f"column {self.name!r}: {len(items)} items are not {len(target)} rows")
         if not items:
             return
-        strange = set(map(type, items)) - _TAKEN[self.kind]
+        types = set(map(type, items))
+        there: Any = ...  # the rows that have a value
+        if type(None) in types:
+            types.remove(type(None))
+            if null_is_nan and self.kind == "float":
+                items = [np.nan if item is None else item for item in items]
+            else:
+                there = np.array([item is not None for item in items])
+                items = [item for item in items if item is not None]
+        strange = types - _TAKEN[self.kind]
         if strange:
             names = " and ".join(sorted(kind.__name__ for kind in strange))
             raise ValueError(f"column {self.name!r} holds {names}, which is not {self.dtype}")
+        if self.kind == "text" and str in types:
+            items = [as_bytes(item) for item in items]
         try:
-            self.field_of(target)[...] = self._decoded(items)
+            if items:
+                self.field_of(target)[there] = self._decoded(items)
         except (ValueError, ArithmeticError) as error:
             raise ValueError(f"column {self.name!r}: {error}") from None
 
@@ -138,7 +151,6 @@ class Column(NamedTuple):
             case "integer":
                 return _narrowed(np.fromiter(items, "i8", count), self.dtype)
             case "float":
-                # np.array, not np.fromiter: it takes None as NaN.
                 with np.errstate(over="raise"):
                     return np.array(items, "f8").astype(self.dtype)
             case "bool":
@@ -228,6 +240,23 @@ def quote(name: str) -> str:
     if "\0" in name:
         raise ValueError(f"the name {name!r} has a NUL character; use another")
     return '"' + name.replace('"', '""') + '"'
+
+
+def as_text(item: bytes) -> str | bytes:
+    """The text that these bytes are in UTF-8, or where they are none the bytes themselves.
+
+    >>> as_text(b"ann"), as_text(b"\\xff")
+    ('ann', b'\\xff')
+    """
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return item
+
+
+def as_bytes(item: str | bytes) -> bytes:
+    """What `as_text` was made of."""
+    return item if isinstance(item, bytes) else item.encode(errors="surrogateescape")
 
 
 def _columns(spec: npt.DTypeLike, role: Role, taken: dict[str, Role]) -> tuple[Column, ...]:

@@ -1,28 +1,39 @@
-"""The table of a `SQLiteStore`: its statements, and whether the table that is there is the one it needs.
+"""The table of a `SQLiteStore`: its statements, and whether the table that is there can hold the rows.
 
-    CREATE TABLE "read_states" (
+    CREATE TABLE main."read_states" (
         "user_id" UNSIGNED BIGINT NOT NULL, "channel_id" UNSIGNED BIGINT NOT NULL,       -- the key
         "mention_count" INTEGER NOT NULL,                                                -- the value
         PRIMARY KEY ("user_id", "channel_id")
     ) WITHOUT ROWID
 
 The declared types say more than SQLite itself asks for, so that a table written with one dtype is not read
-with another that would make different values of the same bytes: u8 and u4, or milliseconds and seconds.
+with another that would make different values of the same bytes: u8 and u4, or milliseconds and seconds. A
+type that is declared here means what it means here. Any other was declared by somebody else, who is taken to
+know what is in the column; it must have an affinity (https://sqlite.org/datatype3.html) that leaves all
+values of the field as they are:
 
-A column of floats has no declared type and may be NULL. A declared REAL would turn -0.0 into 0.0 on its way
-to the disk; and NULL is how SQLite stores NaN.
+    field                       affinity
+    integers, bool, times       INTEGER, NUMERIC
+    floats                      REAL, NUMERIC: both turn -0.0 into 0.0, and all else survives
+    S<n>                        TEXT, BLOB: where it is TEXT, what is UTF-8 is stored as text
+    V<n>, subarrays             BLOB
+
+A column of floats that is declared here has no type and may be NULL. A declared REAL would turn -0.0 into 0.0
+on its way to the disk; and NULL is how SQLite stores NaN.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from slabcache.stores.columns import Column, quote
+from slabcache.stores.columns import Column, ColumnKind, quote
 
-__all__ = ["Table", "TableDiffersError"]
+__all__ = ["Table", "TableDiffersError", "folded"]
 
 _UNITS = {
     "Y": "YEARS",
@@ -43,32 +54,53 @@ _UNITS = {
 # Rows of one statement, at most. A power of two: see `Table._pieces`.
 _STATEMENT_ROWS = 256
 
+# Types that are declared here, each for one kind of field, and the affinities that leave its values alone.
+_DECLARED_HERE = re.compile(
+    rf"(UNSIGNED BIGINT|BOOLEAN|BLOB(_[0-9X]+_OF_\w+)?|INTEGER( ({'|'.join(_UNITS.values())})"
+    r"( SINCE EPOCH)?(\([0-9]+\))?)?)?"
+)
+_AFFINITIES: dict[ColumnKind, tuple[str, ...]] = {
+    "integer": ("INTEGER", "NUMERIC"),
+    "unsigned64": ("INTEGER", "NUMERIC"),
+    "bool": ("INTEGER", "NUMERIC"),
+    "time": ("INTEGER", "NUMERIC"),
+    "float": ("REAL", "NUMERIC"),
+    "text": ("TEXT", "BLOB"),
+    "raw": ("BLOB",),
+    "array": ("BLOB",),
+}
+
 #: (rows, statement) for one part of a call after the other.
 Pieces = Iterator[tuple[int, str]]
 
 
 class TableDiffersError(sqlite3.ProgrammingError):
-    """There is a table of that name, and it has other columns."""
+    """There is a table of that name, and it cannot hold the rows."""
+
+
+class _Found(NamedTuple):
+    """A column of a table that is there."""
+
+    name: str
+    declared: str  # type
+    place: int  # in the primary key, from 1; 0 for none
+    fills_itself: bool  # it may be NULL, has a default or is generated
 
 
 class Table:
     """Statements for one table; for any thread."""
 
     def __init__(self, name: str, key: tuple[Column, ...], value: tuple[Column, ...]) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"table must be a name, a str, not {type(name).__name__}")
-        if name.lower().startswith("sqlite_"):
-            raise ValueError(f"table {name!r}: SQLite keeps names in sqlite_ for itself; use another")
-        self.name = name
+        self.name = _name_in_main(name)
         self.key = key
         self.value = value
         # The schema is named as well: a common table expression of a statement may have the table's name.
-        self._place = f"main.{quote(name)}"
+        self._place = f"main.{quote(self.name)}"
         names = [quote(column.name) for column in key + value]
         keys = names[: len(key)]
         definitions = ", ".join(map(_definition, key + value))
         changes = ", ".join(f"{name} = excluded.{name}" for name in names[len(key) :])
-        self.create = f"({definitions}, PRIMARY KEY ({', '.join(keys)})) WITHOUT ROWID"
+        self.definition = f"({definitions}, PRIMARY KEY ({', '.join(keys)})) WITHOUT ROWID"
         # The alias keeps a table called "excluded" apart from the rows that SQLite calls so.
         self._insert = f"INSERT INTO {self._place} AS t ({', '.join(names)}) VALUES"
         self._on_conflict = f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
@@ -126,49 +158,106 @@ class Table:
             f"SELECT asked.at, {values} FROM asked CROSS JOIN {self._place} AS t ON {matches}"
         )
 
-    def prepare(self, connection: sqlite3.Connection) -> None:
-        """Create the table where there is none of that name.
+    def check(self, connection: sqlite3.Connection) -> bool:
+        """Whether the table is there. Nothing is written.
 
         Raises
         ------
         TableDiffersError
-            There is one, and its columns, their types or its primary key are others.
+            It is, and cannot hold the rows.
         """
         columns = self._columns_there(connection)
-        if not columns:
-            # Another process may create it at the same moment, from another definition.
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {self._place} {self.create}")
-            columns = self._columns_there(connection)
-        differences = list(self._differences(columns))
+        differences = list(self._differences(columns, self._collations(connection))) if columns else []
         if differences:
             raise TableDiffersError(
                 f"table {self.name!r} differs from the key and value dtypes: {'; '.join(differences)}. "
-                f"Name another table, or move its rows into one created as {self.create}"
+                f"Name another table, or move its rows into one created as {self.definition}"
             )
+        return bool(columns)
 
-    def _columns_there(self, connection: sqlite3.Connection) -> dict[str, tuple[str, str, int]]:
-        """Name, declared type and place in the primary key (0 for none) of each column, by folded name."""
-        found = connection.execute(
-            "SELECT name, type, pk FROM pragma_table_xinfo(?) WHERE schema = 'main'", (self.name,)
+    def create(self, connection: sqlite3.Connection) -> None:
+        """Create the table where it is not there. Raises as `check`: another process may create it at the
+        same moment, from another definition."""
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {self._place} {self.definition}")
+        self.check(connection)
+
+    def texts(self, connection: sqlite3.Connection) -> frozenset[str]:
+        """The columns that hold text rather than bytes."""
+        there = self._columns_there(connection)
+        columns = (column for column in self.key + self.value if column.kind == "text")
+        return frozenset(
+            column.name for column in columns if _affinity(there[folded(column.name)].declared) == "TEXT"
         )
-        return {name.lower(): (name, declared, place) for name, declared, place in found}
 
-    def _differences(self, there: dict[str, tuple[str, str, int]]) -> Iterator[str]:
-        wanted = {column.name.lower(): column for column in self.key + self.value}
-        for folded, column in wanted.items():
-            if folded not in there:
-                yield f"column {column.name!r} is missing"
-            elif there[folded][1].upper() != _type_of(column):
-                is_type, needed = there[folded][1] or "none", _type_of(column) or "none"
+    def _columns_there(self, connection: sqlite3.Connection) -> dict[str, _Found]:
+        """The columns of the table, by folded name."""
+        found = connection.execute(
+            "SELECT name, type, pk, "
+            "hidden > 1 OR NOT \"notnull\" OR upper(coalesce(dflt_value, 'NULL')) != 'NULL' "
+            "FROM pragma_table_xinfo(?) WHERE schema = 'main'",
+            (self.name,),
+        )
+        return {folded(row[0]): _Found(*row) for row in found}
+
+    def _collations(self, connection: sqlite3.Connection) -> dict[str, str]:
+        """The collation of each column of the primary key, by folded name."""
+        found = connection.execute(
+            "SELECT part.name, part.coll "
+            "FROM pragma_index_list(?) AS list, pragma_index_xinfo(list.name) AS part "
+            "WHERE list.schema = 'main' AND part.schema = 'main' AND list.origin = 'pk' AND part.key",
+            (self.name,),
+        )
+        return {folded(name): collation for name, collation in found}
+
+    def _differences(self, there: dict[str, _Found], collations: dict[str, str]) -> Iterator[str]:
+        wanted = {folded(column.name): column for column in self.key + self.value}
+        for name, column in wanted.items():
+            if name not in there:
+                yield f"column {column.name!r} is missing{self._how_to_add(column)}"
+            elif not _is_compatible(column, there[name].declared):
+                is_type, needed = there[name].declared or "none", _type_of(column) or "none"
                 yield f"column {column.name!r} has the declared type {is_type}, not {needed}"
-        for folded, (name, _, _) in there.items():
-            if folded not in wanted:
-                yield f"column {name!r} is not in the dtypes"
-        places = sorted((place, folded) for folded, (_, _, place) in there.items() if place)
-        primary = [there[folded][0] for _, folded in places]
+            elif column.kind == "text" and collations.get(name, "BINARY") != "BINARY":
+                yield f"column {column.name!r} has the collation {collations[name]}, which equates keys"
+        for name, found in there.items():
+            if name not in wanted and not found.fills_itself:
+                yield f"column {found.name!r} is not in the dtypes, may not be NULL and has no default"
+        primary = [found.name for found in sorted(there.values(), key=lambda it: it.place) if found.place]
         keys = [column.name for column in self.key]
-        if [name.lower() for name in primary] != [name.lower() for name in keys]:
+        if list(map(folded, primary)) != list(map(folded, keys)):
             yield f"the primary key is ({', '.join(primary)}), not ({', '.join(keys)})"
+
+    def _how_to_add(self, column: Column) -> str:
+        if column in self.key:
+            return ""
+        definition = f"{quote(column.name)} {_type_of(column)}".strip()
+        return f" (ALTER TABLE {self._place} ADD COLUMN {definition} adds it)"
+
+
+def folded(name: str) -> str:
+    """The name as SQLite compares names: it ignores the case of ASCII alone.
+
+    >>> folded("Größe") == folded("GRößE"), folded("GRÖßE") == folded("größe")
+    (True, False)
+    """
+    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
+
+
+def _name_in_main(table: str) -> str:
+    """The name of a table in the schema `main`, the only one there is in a file, of how it was named."""
+    if not isinstance(table, str):
+        raise TypeError(f"table must be a name, a str, not {type(table).__name__}")
+    name = table[5:] if folded(table[:5]) == "main." else table
+    if re.fullmatch(r'"([^"]|"")+"', name, re.DOTALL):
+        name = name[1:-1].replace('""', '"')
+    elif "." in name:
+        raise ValueError(
+            f"table {table!r}: a dot ends the name of a schema, and the only one here is main; where a dot "
+            f"is part of the table's name, put it in quotes: table={quote(name)!r}"
+        )
+    if folded(name).startswith("sqlite_"):
+        raise ValueError(f"table {table!r}: SQLite keeps names in sqlite_ for itself; use another")
+    return name
 
 
 def _marks(rows: int, columns: int) -> str:
@@ -179,6 +268,26 @@ def _marks(rows: int, columns: int) -> str:
 def _definition(column: Column) -> str:
     nullable = "" if column.kind == "float" else "NOT NULL"
     return " ".join(filter(None, (quote(column.name), _type_of(column), nullable)))
+
+
+def _is_compatible(column: Column, declared: str) -> bool:
+    """Whether a column of this declared type gives back all values of the field as they were."""
+    declared = " ".join(declared.upper().split())
+    if _DECLARED_HERE.fullmatch(declared):
+        return declared == _type_of(column)
+    return _affinity(declared) in _AFFINITIES[column.kind]
+
+
+def _affinity(declared: str) -> str:
+    """What SQLite makes of a declared type, by its own rules."""
+    declared = declared.upper()
+    if "INT" in declared:
+        return "INTEGER"
+    if any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    if "BLOB" in declared or not declared:
+        return "BLOB"
+    return "REAL" if any(word in declared for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
 
 
 def _type_of(column: Column) -> str:
