@@ -7,6 +7,7 @@
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
 # make bench | bench-docs | bench-bars | bench-quick | bench-native: other caches and the bars, CONTRIBUTING.md
+# make bench-instructions: what the hot paths execute, counted by callgrind, CONTRIBUTING.md
 # make faults: what becomes of acknowledged writes when something breaks, CONTRIBUTING.md
 # make test-cassandra: CassandraStore on a real server, which Maven fetches, CONTRIBUTING.md
 # make lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native faults
+.PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native bench-instructions faults
 .PHONY: test-debug test-release test-read-states
 .PHONY: cassandra cassandra-stop test-cassandra
 .PHONY: lint types coverage sanitize package clean
@@ -76,6 +77,10 @@ bench-docs: $(VENV)/.release $(VENV)/.bench
 # Does it run? Small caches; fails on an error, never on a time.
 bench-quick: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench --quick --out build/bench-quick
+
+# Instructions of the hot paths, by callgrind: the same in each run, so they tell what times cannot.
+bench-instructions: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench.instructions $(BENCH_ARGS)
 
 # slabcache beside caches of Go and Rust, where their toolchains are.
 bench-native: $(VENV)/.release $(VENV)/.bench

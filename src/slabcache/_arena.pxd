@@ -18,7 +18,7 @@ from slabcache._native cimport native_map, native_page_size, native_unmap
 
 
 cdef enum:
-    ARENA_LAYOUT = 3            # version of everything this file and _table, _lru, _slab, _unsaved lay out
+    ARENA_LAYOUT = 4            # version of everything this file and _table, _lru, _slab, _unsaved lay out
     ARENA_HEADER_SIZE = 320     # bytes; whole cache lines, so that buckets do not straddle
     BUCKET_SIZE = 64            # bytes; one cache line
     BUCKET_CELLS = 12           # entries a bucket holds

@@ -63,7 +63,7 @@ cdef tuple CHECKS = (           # in the order of check_t
     "I5: the counters do not give the size",
     "a hint names no slot",
     "I6: states, rings and counts of unsaved entries do not agree",
-    "I6: a mark is neither free nor that of one unsaved slot, or both",
+    "I6: a mark is neither free nor that of one slot, or both",
 )
 
 

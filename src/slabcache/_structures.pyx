@@ -24,7 +24,10 @@ from slabcache._behind cimport (
     STORED_FOUND,
     behind_delete,
     behind_drain,
+    behind_invalidate,
     behind_put,
+    behind_read,
+    behind_restore,
     behind_settle,
     row_t,
 )
@@ -43,8 +46,9 @@ from slabcache._lru cimport (
 )
 from slabcache._marks cimport (
     STATE_EVICTED,
+    STATE_PASSED,
     link_is_free,
-    link_is_unsaved,
+    link_is_marked,
     link_mark,
     link_set_free,
     link_set_used,
@@ -76,7 +80,14 @@ from slabcache._slab cimport (
     slab_value,
 )
 from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
-from slabcache._unsaved cimport behind_at, behind_attach, behind_t, unsaved_pool_size, unsaved_size
+from slabcache._unsaved cimport (
+    behind_at,
+    behind_attach,
+    behind_is_unsaved,
+    behind_t,
+    unsaved_pool_size,
+    unsaved_size,
+)
 
 
 cdef class Table:
@@ -319,7 +330,7 @@ cdef class Marks:
         """`"free"`, or the number of the mark, or None, and the hint."""
         if link_is_free(&self.links[slot]):
             return "free"
-        if link_is_unsaved(&self.links[slot]):
+        if link_is_marked(&self.links[slot]):
             return link_mark(&self.links[slot]), marks_of(&self.marks, &self.links[slot]).hint
         return None, self.links[slot].hint
 
@@ -383,6 +394,38 @@ cdef class Unsaved:
         cdef row_t row = self.row(&key, &value)
         return behind_delete(&self.behind, self.find(key), &row, 1) == OUTCOME_FOUND
 
+    def load(self, uint64_t key):
+        """A read of a key that the store has; the new entry needs room, but the read does not."""
+        cdef uint64_t value = key
+        cdef row_t row = self.row(&key, &value)
+        behind_read(&self.behind, self.find(key), &row, True, True)
+
+    def invalidate(self, uint64_t key):
+        """Whether it was saved."""
+        return behind_invalidate(&self.behind, self.find(key), slab_hash(&self.behind.slab, <const char *>&key))
+
+    def restore(self):
+        cdef uint64_t since[64]
+        cdef size_t row
+        for row in range(self.batch_size):
+            since[row] = 1
+        behind_restore(&self.behind, self.batch, since, self.batch_size)
+        self.batch_size = 0
+
+    def listed(self):
+        """`(key, whether it is unsaved)` of the entries of the LRU list, from least to most recent."""
+        cdef list entries = []
+        cdef slot_t slot = lru_least_recent(&self.behind.slab.lru)
+        while slot != NIL:
+            key = (<const uint64_t *>slab_key(&self.behind.slab, slot))[0]
+            entries.append((key, behind_is_unsaved(&self.behind, slot) != 0))
+            slot = lru_link(&self.behind.slab.lru, slot).prev
+        return entries
+
+    def steps(self):
+        """Of all searches for a clean entry."""
+        return self.behind.unsaved.steps
+
     def drain(self, size_t limit):
         """How many rows the store is given, at most 64."""
         cdef uint64_t since[64]
@@ -401,7 +444,7 @@ cdef class Unsaved:
 
     def mark(self, slot_t slot):
         """The number of the mark of a slot, or None."""
-        if link_is_unsaved(behind_at(&self.behind, slot)):
+        if link_is_marked(behind_at(&self.behind, slot)):
             return link_mark(behind_at(&self.behind, slot))
 
     def touched(self):
@@ -452,6 +495,12 @@ cdef class Unsaved:
             marks.pool.fresh += 1
         elif what == "dirty ring":
             mark.next = mark.prev
+        elif what == "passed":
+            mark_set_state(mark, mark_state(mark) | STATE_PASSED)
+        elif what == "cursor":
+            self.behind.unsaved.cursor = slot
+        elif what == "overtaken ring":
+            self.behind.unsaved.overtaken_ends.next = link_mark(link)
         elif what == "pending ring":
             self.behind.unsaved.pending_ends.next = slot
         else:
