@@ -19,6 +19,7 @@ from slabcache._arena cimport (
     slot_t,
     trail_t,
 )
+from slabcache._base cimport SlabBase, rest_after_batches, running_batches
 from slabcache._behind cimport (
     OUTCOME_FOUND,
     STORED_FOUND,
@@ -34,6 +35,7 @@ from slabcache._behind cimport (
 from slabcache._check cimport CHECK_OK, check_slab
 from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
 from slabcache._hash cimport hash_key, seed_t
+from slabcache._lock cimport flag_t, lock_acquire, lock_release, test_overtakes
 from slabcache._lru cimport (
     link_t,
     lru_least_recent,
@@ -535,3 +537,122 @@ def add(str kind, bytes packed, *, uint64_t magnitude=0, bint negative=False, do
     fits = field_add(&field, target, &delta)
     assert fits or target == packed
     return bytes(target) if fits else None
+
+
+# ---- locks -------------------------------------------------------------------------------------------
+
+def set_rest(bint whether):
+    """Have threads that end a batch without the GIL rest before they want it back, or let them go on."""
+    rest_after_batches(whether)
+
+
+def batches():
+    """Batches, of all caches, that run without the GIL."""
+    return running_batches()
+
+
+def overtakes(SlabBase cache not None):
+    """Batches that had the cache before one which had come earlier; 0 on builds without a GIL, where the
+    interpreter's mutex sees to the order."""
+    return test_overtakes(&cache.lock)
+
+
+cdef void write_locked(SlabBase cache, const uint64_t *key, const uint64_t *value) noexcept nogil:
+    lock_acquire(&cache.lock)
+    slab_put(
+        &cache.slab, slab_hash(&cache.slab, <const char *>key), <const char *>key, <const char *>value, NULL
+    )
+    lock_release(&cache.lock)
+
+
+cdef class Writer:
+    """What a thread without a GIL does in scalar calls: it writes to a cache of u8 keys and values, in C alone,
+    so that it never waits for the interpreter."""
+
+    cdef flag_t stopped
+
+    def run(self, SlabBase cache not None, uint64_t keys):
+        """Write numbers to keys below `keys`, until `stop` is called from another thread; how many."""
+        cdef uint64_t key, count = 0
+        with nogil:
+            while not self.stopped:
+                key = count % keys
+                write_locked(cache, &key, &count)
+                count += 1
+        return count
+
+    def stop(self):
+        self.stopped = True
+
+
+# ---- memory ------------------------------------------------------------------------------------------
+
+cdef extern from *:
+    """
+    static struct {
+        PyMemAllocatorEx under[3]; /* of the domains RAW, MEM and OBJ */
+        long count, fails;         /* allocations so far, and the number of the one that fails */
+    } failing;
+
+    static int failing_now(void) { return ++failing.count == failing.fails; }
+
+    static void *failing_malloc(void *context, size_t size)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        return failing_now() ? NULL : under->malloc(under->ctx, size);
+    }
+
+    static void *failing_calloc(void *context, size_t count, size_t size)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        return failing_now() ? NULL : under->calloc(under->ctx, count, size);
+    }
+
+    static void *failing_realloc(void *context, void *memory, size_t size)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        return failing_now() ? NULL : under->realloc(under->ctx, memory, size);
+    }
+
+    static void failing_free(void *context, void *memory)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        under->free(under->ctx, memory);
+    }
+
+    static void failing_start(long number)
+    {
+        failing.count = 0;
+        failing.fails = number;
+        for (int domain = 0; domain < 3; domain++) {
+            PyMemAllocatorEx hook = {
+                &failing.under[domain], failing_malloc, failing_calloc, failing_realloc, failing_free
+            };
+            PyMem_GetAllocator((PyMemAllocatorDomain)domain, &failing.under[domain]);
+            PyMem_SetAllocator((PyMemAllocatorDomain)domain, &hook);
+        }
+    }
+
+    static long failing_stop(void)
+    {
+        for (int domain = 0; domain < 3; domain++)
+            PyMem_SetAllocator((PyMemAllocatorDomain)domain, &failing.under[domain]);
+        return failing.count;
+    }
+    """
+    void failing_start(long number)
+    long failing_stop()
+
+
+def without_memory(long number, call, *arguments):
+    """`(error, reached)` of a call of which one allocation of the interpreter's fails, the one of this number,
+    counted from 1: what it raised, or None, and whether it came so far. No other thread may run."""
+    error = None
+    failing_start(number)
+    try:
+        call(*arguments)
+    except BaseException as raised:
+        error = raised
+    finally:
+        count = failing_stop()
+    return error, count >= number

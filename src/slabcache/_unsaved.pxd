@@ -38,6 +38,7 @@ function needs the lock of the cache.
 from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._arena cimport NIL, header_t, slot_t
+from slabcache._lock cimport flag_t
 from slabcache._lru cimport link_t, lru_insert, lru_link, lru_note_push
 from slabcache._marks cimport (
     STAMP_STATE_BITS,
@@ -85,7 +86,7 @@ cdef struct unsaved_t:
     uint64_t deleted            # of them, tombstones
     uint64_t max_pending
     uint64_t sleep              # what the flusher waits for
-    uint64_t bell               # the flusher is to be woken
+    flag_t bell                 # the flusher is to be woken
     slot_t cursor               # up to this one, entries of the LRU list are unsaved or overtaken; or NIL
     pool_t pool
     place_t pending_ends        # of the pending ring

@@ -20,6 +20,8 @@ from slabcache._base cimport (
     release,
     scratch,
     scratch_data,
+    shorten,
+    unpacked,
 )
 from slabcache._batch cimport column_of, packed_rows
 from slabcache._behind cimport (
@@ -27,7 +29,6 @@ from slabcache._behind cimport (
     OUTCOME_FOUND,
     OUTCOME_FULL,
     OUTCOME_UNKNOWN,
-    OUTCOME_WRAPS,
     STORED_ABSENT,
     STORED_FOUND,
     STORED_FRESH,
@@ -40,11 +41,13 @@ from slabcache._behind cimport (
     behind_read,
     behind_restore,
     behind_settle,
+    edit_apply,
     edit_t,
     outcome_t,
     row_t,
 )
 from slabcache._field cimport delta_t
+from slabcache._integer cimport integer_fill, integer_room
 from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._lookahead cimport column_t
 from slabcache._lru cimport lru_least_recent
@@ -52,7 +55,7 @@ from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
 from slabcache._native cimport native_copy, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._ring cimport ring_oldest
-from slabcache._slab cimport rows_t, slab_hash, slab_key
+from slabcache._slab cimport rows_t, slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._through cimport (
     STATUS_DONE,
@@ -73,8 +76,6 @@ from slabcache._through cimport (
 )
 from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
 
-import os
-
 import numpy as np
 
 from slabcache.errors import ClosedError
@@ -87,18 +88,6 @@ READ, CHANGE, CREATE = 0, 1, 2  # what a request is for: CREATE does something t
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
 NO_ROOM = object()              # a write has to wait
-
-cdef int forks = 0              # forks between the first process and this one
-
-
-def _after_fork_in_child():
-    global forks
-    forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
 
 cdef class Request:
     """The rows of a batch call, what the store has for them, and the results."""
@@ -208,7 +197,6 @@ cdef class WriteBehindCore(SlabBase):
         behind_attach(&self.behind, self.slab.header)
         self.behind.unsaved.max_pending = spare
         self.default = packed
-        self.forks = forks
 
     cdef uint64_t object_size(self) noexcept:
         return sizeof(WriteBehindCore)
@@ -222,7 +210,7 @@ cdef class WriteBehindCore(SlabBase):
         return self.ready()
 
     cdef int writable(self) except -1:
-        if self.forks != forks:
+        if self.lock.forked:
             raise RuntimeError(
                 "a forked child may read a WriteBehindCache, but not write to it: "
                 "only its parent writes to the store"
@@ -248,11 +236,14 @@ cdef class WriteBehindCore(SlabBase):
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it; it keeps the cache until all is written. No step of this
         runs Python code, so no signal handler gets in between."""
-        if self.slab.header is not NULL and self.behind.unsaved.bell and self.forks == forks:
+        if self.initialised and self.behind.unsaved.bell and not self.lock.forked:
             self.behind.unsaved.bell = False    # before: a batch may ring meanwhile, without the GIL
             flusher = self._flusher
             flusher._held = self
-            flusher._bells.put(None)
+            try:
+                flusher._bells.put(None)
+            except MemoryError:         # the call that asked for it has been made: the next one rings
+                self.behind.unsaved.bell = True
         return 0
 
     # ---- one key ---------------------------------------------------------------------------------------
@@ -282,8 +273,13 @@ cdef class WriteBehindCore(SlabBase):
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
-        lock_acquire(&self.lock)
         row.hash = slab_hash(&self.slab, key_bytes)
+        if record is None:
+            value = self.read_scalar(&row, counted, moves)
+            if self.behind.unsaved.bell:
+                self.ring_bell()
+            return value
+        lock_acquire(&self.lock)
         outcome = behind_read(
             &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, counted, moves
         )
@@ -294,7 +290,42 @@ cdef class WriteBehindCore(SlabBase):
             return UNKNOWN
         if outcome == OUTCOME_ABSENT:
             return ABSENT
-        return schema.decode_field(0, row.value) if record is None else record
+        return record
+
+    cdef outcome_t read_row(self, const row_t *row, bint counted, bint moves, uint64_t *version) noexcept:
+        """Read one row, and the `version` at which that was, unless NULL."""
+        cdef outcome_t outcome
+        lock_acquire(&self.lock)
+        outcome = behind_read(
+            &self.behind, table_find(&self.slab.table, row.hash, row.key), row, counted, moves
+        )
+        if version is not NULL:
+            version[0] = self.slab.header.version
+        release(self)
+        return outcome
+
+    cdef object read_scalar(self, const row_t *row, bint counted, bint moves):
+        """The same for a value that is no record: its object is made before anything is counted or moved."""
+        cdef uint64_t version = 0
+        cdef outcome_t outcome = self.read_row(row, False, False, &version)
+        while outcome == OUTCOME_FOUND:
+            value = self._value_schema.decode_field(0, row.value)
+            if not counted and not moves:
+                return value
+            lock_acquire(&self.lock)
+            if version == self.slab.header.version:
+                behind_read(
+                    &self.behind, table_find(&self.slab.table, row.hash, row.key), row, counted, moves
+                )
+                release(self)
+                return value
+            release(self)
+            outcome = self.read_row(row, False, False, &version)
+        # A miss is counted, unless the row has come meanwhile.
+        outcome = self.read_row(row, counted, moves, NULL) if counted else outcome
+        if outcome == OUTCOME_FOUND:
+            return self._value_schema.decode_field(0, row.value)
+        return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
 
     def __getitem__(self, key):
         value = self.attempt(key, True, True)
@@ -342,7 +373,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef bytes large
         cdef row_t row
         cdef outcome_t outcome
-        if self.closed or self.forks != forks:
+        if self.closed or self.lock.forked:
             self.writable()
         schema_encode(self._key_schema, key, key_bytes)
         large = scratch(self._value_schema.size)
@@ -383,9 +414,10 @@ cdef class WriteBehindCore(SlabBase):
         cdef delta_t delta
         cdef edit_t edit
         cdef row_t row
-        cdef outcome_t outcome
+        cdef uint64_t version
+        cdef outcome_t outcome = OUTCOME_UNKNOWN
         cdef Py_ssize_t position
-        if self.closed or self.forks != forks:
+        if self.closed or self.lock.forked:
             self.writable()
         schema_encode(self._key_schema, key, key_bytes)
         position = schema.number_position(field)
@@ -398,23 +430,31 @@ cdef class WriteBehindCore(SlabBase):
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = self.default_data()
-        self.lock_for_write()
         row.hash = slab_hash(&self.slab, key_bytes)
-        outcome = behind_edit(
-            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, 0
-        )
-        release(self)
+        while True:             # the result is made first: that may fail
+            self.lock_for_write()
+            outcome = behind_read(
+                &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, False, False
+            )
+            version = self.slab.header.version
+            release(self)
+            if outcome != OUTCOME_FOUND:
+                return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
+            if not edit_apply(&edit, row.value):
+                raise OverflowError(f"{schema.label(position)}: the sum with {by} is out of range")
+            value = schema.decode_field(position, row.value + schema.fields[position].offset)
+            self.lock_for_write()
+            if version != self.slab.header.version:
+                release(self)
+                continue
+            outcome = behind_edit(
+                &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, 0
+            )
+            release(self)
+            break
         if self.behind.unsaved.bell:
             self.ring_bell()
-        if outcome == OUTCOME_WRAPS:
-            raise OverflowError(f"{schema.label(position)}: the sum with {by} is out of range")
-        if outcome == OUTCOME_ABSENT:
-            return ABSENT
-        if outcome == OUTCOME_UNKNOWN:
-            return UNKNOWN
-        if outcome == OUTCOME_FULL:
-            return NO_ROOM
-        return schema.decode_field(position, row.value + schema.fields[position].offset)
+        return NO_ROOM if outcome == OUTCOME_FULL else value
 
     def increment(self, key, field=None, by=1):
         """Add `by` to a numeric field of the entry, which is loaded where need be; its new value.
@@ -510,6 +550,9 @@ cdef class WriteBehindCore(SlabBase):
             evicted_values = empty_rows(self._value_schema.packed, rows)
             evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
             sink = &evicted
+            result = evicted_keys, evicted_values
+        else:
+            result = integer_room(rows)
         key_column = column_of(keys, self._key_schema.size, rows)
         value_column = column_of(values, self._value_schema.size, rows)
         view.keys = key_column
@@ -534,11 +577,12 @@ cdef class WriteBehindCore(SlabBase):
                 f"keys: another thread has changed them during the call, and {rows - done} rows found no room"
             )
         if not return_evicted:
-            return count
-        return (
-            from_rows(self._key_schema, evicted_keys[:evicted.count]),
-            from_rows(self._value_schema, evicted_values[:evicted.count]),
-        )
+            return integer_fill(result, count)
+        shorten(evicted_keys, evicted.count)
+        shorten(evicted_values, evicted.count)
+        if self._key_schema.packed is self._key_schema.dtype and self._value_schema.packed is self._value_schema.dtype:
+            return result
+        return unpacked(self._key_schema, evicted_keys), unpacked(self._value_schema, evicted_values)
 
     def _increment(self, Request request not None, Py_ssize_t position, cnp.ndarray deltas not None):
         """`(status, results, rows done)`; nothing is changed unless the status is DONE."""
@@ -649,23 +693,33 @@ cdef class WriteBehindCore(SlabBase):
         cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
         cdef row_t row
         cdef slot_t slot
+        cdef uint64_t version
         self.writable()
         row.key = key_bytes
         row.value = PyBytes_AS_STRING(value)
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = NULL
-        self.lock_for_write()
-        slot = lru_least_recent(&self.slab.lru)
-        if slot != NIL:
-            native_copy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
-            row.hash = slab_hash(&self.slab, key_bytes)
-            behind_delete(&self.behind, slot, &row, native_now())
+        while True:             # the result is made first: that may fail
+            self.lock_for_write()
+            slot = lru_least_recent(&self.slab.lru)
+            version = self.slab.header.version
+            if slot != NIL:
+                native_copy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
+                native_copy(row.value, slab_value(&self.slab, slot), schema.size)
+            release(self)
+            if slot == NIL:
+                return None
+            item = self._key_schema.decode(key_bytes), schema.decode(row.value)
+            self.lock_for_write()
+            if version == self.slab.header.version:
+                break
+            release(self)
+        row.hash = slab_hash(&self.slab, key_bytes)
+        behind_delete(&self.behind, slot, &row, native_now())
         release(self)
         self.ring_bell()
-        if slot == NIL:
-            return None
-        return self._key_schema.decode(key_bytes), schema.decode(PyBytes_AS_STRING(value))
+        return item
 
     def _invalidate(self, Request request not None):
         """Drop the rows from memory that are saved; `request.found` says which have gone."""
@@ -776,7 +830,7 @@ cdef class WriteBehindCore(SlabBase):
     @property
     def _forked(self):
         """Whether this is a child of the process that made the cache."""
-        return self.forks != forks
+        return self.lock.forked
 
     def _check_open(self):
         self.usable()
