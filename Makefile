@@ -10,7 +10,7 @@
 # make bench-instructions: what the hot paths execute, counted by callgrind, CONTRIBUTING.md
 # make faults: what becomes of acknowledged writes when something breaks, CONTRIBUTING.md
 # make test-cassandra: CassandraStore on a real server, which Maven fetches, CONTRIBUTING.md
-# make lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
+# make lint | types | coverage | sanitize | tsan | test-parallel | package | clean: CONTRIBUTING.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,7 +24,7 @@ SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 .PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native bench-instructions faults
 .PHONY: test-debug test-release test-read-states
 .PHONY: cassandra cassandra-stop test-cassandra
-.PHONY: lint types coverage sanitize package clean
+.PHONY: lint types coverage sanitize tsan test-parallel package clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -110,6 +110,17 @@ coverage: $(VENV)/.dev
 
 sanitize: $(VENV)/.dev
 	tools/sanitize $(BIN)/python
+
+# Races on a cache, on an interpreter without a GIL, which is found or built.
+tsan:
+	@python=$$(tools/free-threaded-python | tail -1) && $(MAKE) PYTHON="$$python" VENV=.venv-free .venv-free/.base \
+		&& tools/tsan .venv-free/bin/python $(TSAN_ARGS)
+
+# The tests on that interpreter, each in several threads at a time.
+test-parallel:
+	@python=$$(tools/free-threaded-python | tail -1) \
+		&& $(MAKE) PYTHON="$$python" VENV=.venv-free .venv-free/.debug .venv-free/.test \
+		&& tools/test-parallel .venv-free/bin/python $(PYTEST_ARGS)
 
 package: $(VENV)/.dev
 	tools/package $(BIN)/python
