@@ -85,7 +85,9 @@ def samples() -> list[tuple[str, int, Callable[[], None]]]:
         numbers = np.arange(4 * CALLS, dtype="u8")
 
         def rows_of(numbers: Any, dtype: Any = dtype) -> Any:
-            return numbers.copy() if dtype.names is None else np.stack([numbers, numbers], 1).view(dtype)[:, 0]
+            return (
+                numbers.copy() if dtype.names is None else np.stack([numbers, numbers], 1).view(dtype)[:, 0]
+            )
 
         old, new = rows_of(numbers[:CALLS]), rows_of(numbers[CALLS:])
         old_keys = old.tolist()

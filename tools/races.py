@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -114,37 +115,30 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
 SAVING = threading.Lock()
 
 
+def work(shared: Any, calls_of: Callable[..., Any], seed: int, end: float) -> int:
+    """Make calls until `end`, in an order of the thread's own; how many."""
+    chance = random.Random(seed)
+    count = 0
+    while time.monotonic() < end:
+        for call in chance.sample(calls_of(shared, chance), 6):
+            call()
+            count += 1
+    return count
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each kind of cache")
     options = parser.parse_args()
     seed = random.randrange(2**32)
-    print(f"seed {seed}, {THREADS} threads, GIL {getattr(sys, '_is_gil_enabled', lambda: True)()}", flush=True)
+    print(f"seed {seed}, {THREADS} threads", flush=True)
     for shared, calls_of in ((SlabCache(300, "u8", VALUE), of_cache), (Core(), of_core)):
         end = time.monotonic() + options.seconds
-        counts = [0] * THREADS
-        errors: list[BaseException] = []
-
-        def work(number: int, shared: Any = shared, calls_of: Any = calls_of, end: float = end) -> None:
-            chance = random.Random(seed + number)
-            try:
-                while time.monotonic() < end:
-                    for call in chance.sample(calls_of(shared, chance), 6):
-                        call()
-                        counts[number] += 1
-            except BaseException as error:
-                errors.append(error)
-                raise
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(THREADS) as pool:
+            works = [pool.submit(work, shared, calls_of, seed + number, end) for number in range(THREADS)]
+            calls = sum(each.result() for each in works)
         shared._check()
-        print(f"{type(shared).__name__}: {sum(counts)} calls", flush=True)
-        if errors:
-            return 1
+        print(f"{type(shared).__name__}: {calls} calls", flush=True)
     return 0
 
 

@@ -47,6 +47,11 @@ cdef inline void shorten(cnp.ndarray rows, cnp.npy_intp count) noexcept:
     cnp.PyArray_DIMS(rows)[0] = count
 
 
+cdef inline bint is_packed(Schema schema) noexcept:
+    """Whether packed rows have the user's dtype."""
+    return schema.packed is schema.dtype
+
+
 cdef object unpacked(Schema schema, object rows)
 
 

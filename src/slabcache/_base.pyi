@@ -11,6 +11,7 @@ from slabcache._record import Schema
 _Array = np.ndarray[Any, Any]
 
 def forks() -> int: ...
+
 @disjoint_base
 class Typed:
     @property

@@ -91,7 +91,7 @@ cdef class Typed:
 cdef object unpacked(Schema schema, object rows):
     """Packed rows as an array of the user's dtype: they themselves, without a call that might fail, where the
     two are equal."""
-    return rows if schema.packed is schema.dtype else from_rows(schema, rows)
+    return rows if is_packed(schema) else from_rows(schema, rows)
 
 
 cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL:

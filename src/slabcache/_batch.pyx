@@ -9,7 +9,7 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint8_t, uint64_t
 
-from slabcache._base cimport empty_rows, shorten, unpacked
+from slabcache._base cimport empty_rows, is_packed, shorten, unpacked
 from slabcache._core cimport CacheCore
 from slabcache._field cimport delta_t, field_t
 from slabcache._integer cimport integer_fill, integer_room
@@ -79,7 +79,7 @@ cdef class BatchCore(CacheCore):
         cdef column_t key_column, value_column
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state
-        cdef bint packed = schema.packed is schema.dtype, direct = False
+        cdef bint packed = is_packed(schema), direct = False
         if out is not None:
             shape = () if single else (count,)
             plain = out_array(schema, out, shape)
@@ -87,7 +87,7 @@ cdef class BatchCore(CacheCore):
             if direct and np.may_share_memory(plain, rows):
                 rows = rows.copy()
         values = plain if direct else empty_rows(schema.packed, count)
-        # Before anything is counted or moved: only numpy's conversion to a dtype of another layout is left then.
+        # Before anything is counted or moved. Only numpy's conversion to another layout comes after.
         if out is not None:
             result = out, found.reshape(shape)
         elif single:
@@ -253,7 +253,7 @@ cdef class BatchCore(CacheCore):
                 self.report(evicted_keys, evicted_values)
         if not return_evicted:
             return integer_fill(result, count_evicted)
-        if self._key_schema.packed is self._key_schema.dtype and self._value_schema.packed is self._value_schema.dtype:
+        if is_packed(self._key_schema) and is_packed(self._value_schema):
             return result
         return unpacked(self._key_schema, evicted_keys), unpacked(self._value_schema, evicted_values)
 

@@ -130,9 +130,9 @@ cdef inline void behind_touch(behind_t *behind, slot_t slot) noexcept nogil:
 
 
 cdef inline slot_t behind_oldest_clean(behind_t *behind) noexcept nogil:
-    """The overtaken entry that was saved first or, where there is none, the least recent clean entry of the LRU
-    list, or NIL. O(1), amortised: the walk goes on where the last one ended, whatever was saved or used since,
-    and each step of it passes an entry that has come to its place by a push of its own."""
+    """The overtaken entry that was saved first or, where there is none, the least recent clean entry of the
+    LRU list, or NIL. O(1), amortised: the walk goes on where the last one ended, whatever was saved or used
+    since, and each step of it passes an entry that has come to its place by a use of its own."""
     cdef uint64_t unsaved = behind.unsaved.count - behind.unsaved.pending - behind.unsaved.deleted
     cdef mark_number_t overtaken = ring_oldest(&behind.overtaken)
     cdef slot_t slot

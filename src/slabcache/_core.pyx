@@ -90,8 +90,11 @@ cdef inline bint take_value(CacheCore self, const char *key, look_up_t how, char
     return slot != NIL
 
 
-cdef inline bint see_value(CacheCore self, const char *key, look_up_t how, char *data, seen_t *seen) noexcept:
-    """Copy the value of `key` to `data`, before its object is made; whether there is one. A miss is counted."""
+cdef inline bint see_value(
+    CacheCore self, const char *key, look_up_t how, char *data, seen_t *seen
+) noexcept:
+    """Copy the value of `key` to `data`, before its object is made; whether there is one. A miss of `get` is
+    counted."""
     lock_acquire(&self.lock)
     seen.hash = slab_hash(&self.slab, key)
     seen.slot = table_find(&self.slab.table, seen.hash, key)
@@ -105,7 +108,7 @@ cdef inline bint see_value(CacheCore self, const char *key, look_up_t how, char 
 
 
 cdef inline bint is_as_seen(CacheCore self, const char *key, const char *data, seen_t *seen) noexcept:
-    """Whether an entry, and its slot, are still what they were. With the lock held, before a change is made."""
+    """Whether an entry is still what it was; `seen.slot` is where. With the lock held, before a change."""
     if self.slab.header.version != seen.version:
         seen.slot = table_find(&self.slab.table, seen.hash, key)
         return seen.slot != NIL and native_equal(
@@ -138,8 +141,8 @@ cdef inline object look_up(CacheCore self, object key, look_up_t how, object mis
     cdef Record record
     cdef seen_t seen
     schema_encode(self._key_schema, key, key_bytes)
-    # The result is made before anything is changed: that may fail, and nothing may be allocated while the lock
-    # is held. A record can be made empty.
+    # The result is made before anything is changed: that may fail, and nothing may be allocated while the
+    # lock is held. A record can be made empty.
     if self._value_schema.is_record:
         record = record_new(self._value_schema)
         return record if take_value(self, key_bytes, how, record_data(record)) else missing
@@ -339,7 +342,7 @@ cdef class CacheCore(SlabBase):
                 return item
 
     cdef bint erase_least_recent(self, const char *key, const char *data, seen_t *seen) noexcept:
-        """Delete the entry that was seen; False, and nothing done, when another is the least recent by now."""
+        """Delete the entry that was seen; False, and nothing done, when another is the least recent now."""
         cdef bint same
         lock_acquire(&self.lock)
         same = is_as_seen(self, key, data, seen) and lru_least_recent(&self.slab.lru) == seen.slot
@@ -438,7 +441,7 @@ cdef class CacheCore(SlabBase):
     cdef bint increment_seen(
         self, const char *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
     ) noexcept:
-        """Add to a field of the entry that was seen; False, and nothing done, when the sum is another by now."""
+        """Add to a field of the entry that was seen; False, and nothing done, when the sum is another now."""
         cdef char result[8]
         cdef char *target
         cdef bint same = True

@@ -1,9 +1,10 @@
 """Marks: what a cache before a store keeps of each slot that is unsaved. A pool of them, and the way to them.
 
 There are as many marks as slots, but mostly few slots are unsaved. So a mark is taken when its slot becomes
-unsaved and given back when the store has its row (or, of an overtaken entry, when it is used or evicted): the one given back last is taken first, and one that was
-never used only where none is left. Memory is touched as far as the most unsaved slots at a time reached, no
-further, however many slots have had their turn. Mark 0 is the sentinel of the dirty ring.
+unsaved and given back when the store has its row (or, of an overtaken entry, when it is used or evicted): the
+one given back last is taken first, and one that was never used only where none is left. Memory is touched as
+far as the most marked slots at a time reached, no further, however many slots have had their turn. Mark 0 is
+the sentinel of the dirty ring.
 
     pool_at    0        4        8       12       16             24                        32
          | prev   | next   | slot   | hint   | since        | stamp: write number, state |

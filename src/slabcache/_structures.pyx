@@ -404,7 +404,8 @@ cdef class Unsaved:
 
     def invalidate(self, uint64_t key):
         """Whether it was saved."""
-        return behind_invalidate(&self.behind, self.find(key), slab_hash(&self.behind.slab, <const char *>&key))
+        cdef uint64_t hash = slab_hash(&self.behind.slab, <const char *>&key)
+        return behind_invalidate(&self.behind, self.find(key), hash)
 
     def restore(self):
         cdef uint64_t since[64]
@@ -566,8 +567,8 @@ cdef void write_locked(SlabBase cache, const uint64_t *key, const uint64_t *valu
 
 
 cdef class Writer:
-    """What a thread without a GIL does in scalar calls: it writes to a cache of u8 keys and values, in C alone,
-    so that it never waits for the interpreter."""
+    """What a thread without a GIL does in scalar calls: it writes to a cache of u8 keys and values, in C
+    alone, so that it never waits for the interpreter."""
 
     cdef flag_t stopped
 
@@ -645,8 +646,8 @@ cdef extern from *:
 
 
 def without_memory(long number, call, *arguments):
-    """`(error, reached)` of a call of which one allocation of the interpreter's fails, the one of this number,
-    counted from 1: what it raised, or None, and whether it came so far. No other thread may run."""
+    """`(error, reached)` of a call of which one allocation of the interpreter's fails, the one of this
+    number, counted from 1: what it raised, or None, and whether it came so far. No other thread may run."""
     error = None
     failing_start(number)
     try:

@@ -18,10 +18,10 @@ So an acknowledgement cleans only what was not written since. A flag besides say
 list, evicted from it (pending), or deleted (a tombstone, until the store has deleted its row too). All of
 them are in the table.
 
-Another flag, STATE_PASSED, is that of all entries from the least recent one up to `cursor`: the search for the
-least recent clean entry has gone past them, as they were unsaved. One of them that the store confirms is
-overtaken: it keeps its mark, which goes to the overtaken ring, until it leaves its place in the LRU list. So
-no entry is passed twice while it keeps its place.
+Another flag, STATE_PASSED, is that of all entries from the least recent one up to `cursor`: the search for a
+clean entry has gone past them, as they were unsaved. One of them that the store confirms is overtaken: it
+keeps its mark, which goes to the overtaken ring, until it leaves its place in the LRU list. So no entry is
+passed twice while it keeps its place.
 
 A value that is loaded must not replace a newer one. Each write has a number. When the store has confirmed a
 row, the number of its last write is left at a place picked by its hash: from then on the row may leave

@@ -16,6 +16,7 @@ from slabcache._base cimport (
     SlabBase,
     checked_capacity,
     empty_rows,
+    is_packed,
     new_arena,
     release,
     scratch,
@@ -580,7 +581,7 @@ cdef class WriteBehindCore(SlabBase):
             return integer_fill(result, count)
         shorten(evicted_keys, evicted.count)
         shorten(evicted_values, evicted.count)
-        if self._key_schema.packed is self._key_schema.dtype and self._value_schema.packed is self._value_schema.dtype:
+        if is_packed(self._key_schema) and is_packed(self._value_schema):
             return result
         return unpacked(self._key_schema, evicted_keys), unpacked(self._value_schema, evicted_values)
 

@@ -13,7 +13,7 @@ SIZE, SMALL, TURNS = 50_000, 300, 20
 
 
 def test_a_large_batch_has_its_turn_among_small_ones() -> None:
-    """Batches have the cache in the order in which they come, so that none starves, however small others are."""
+    """Batches have the cache in the order in which they come: none starves, however small others are."""
     cache = SlabCache(SIZE, "u8", "u8")
     keys = np.arange(SIZE)
     stop = threading.Event()

@@ -65,9 +65,9 @@ HELD = np.array([3, 99, 1, 3], "u8") + np.uint64(2**40)
 HELD.flags.writeable = False
 
 
-# What numpy makes of a lack of memory; nothing is changed by that either. `ndarray.ctypes` builds a tuple of what
-# could not be allocated, and `np.dtype` takes any error of its own for a type that it does not know. Fields of
-# datetime64 are left out: encoding one reads through a null pointer inside numpy.
+# What numpy makes of a lack of memory; nothing is changed by that either. `ndarray.ctypes` builds a tuple of
+# what could not be allocated, and `np.dtype` takes any error of its own for a type that it does not know.
+# Fields of datetime64 are left out: encoding one reads through a null pointer inside numpy.
 UPSTREAM = ("NULL object passed to Py_BuildValue", "StringDType is not currently supported")
 
 
