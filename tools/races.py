@@ -128,7 +128,7 @@ def work(shared: Any, calls_of: Callable[..., Any], seed: int, end: float) -> in
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each kind of cache")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each kind of cache")
     options = parser.parse_args()
     seed = random.randrange(2**32)
     print(f"seed {seed}, {THREADS} threads", flush=True)

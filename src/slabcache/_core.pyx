@@ -132,27 +132,30 @@ cdef inline bint use_value(
     return same
 
 
+cdef object look_up_scalar(CacheCore self, const char *key, look_up_t how, object missing):
+    """`look_up` where values are no records. A function of its own: it costs the others nothing."""
+    cdef char small[SCRATCH_SIZE]
+    cdef bytes large = scratch(self._value_schema.size)
+    cdef char *data = scratch_data(large, small)
+    cdef seen_t seen
+    while see_value(self, key, how, data, &seen):
+        value = self._value_schema.decode_field(0, data)
+        if use_value(self, key, how, data, &seen):
+            return value
+    return missing
+
+
 cdef inline object look_up(CacheCore self, object key, look_up_t how, object missing):
     """The value of `key`, or `missing`."""
     cdef char key_bytes[KEY_SIZE_MAX]
-    cdef char small[SCRATCH_SIZE]
-    cdef char *data
-    cdef bytes large
     cdef Record record
-    cdef seen_t seen
     schema_encode(self._key_schema, key, key_bytes)
     # The result is made before anything is changed: that may fail, and nothing may be allocated while the
     # lock is held. A record can be made empty.
     if self._value_schema.is_record:
         record = record_new(self._value_schema)
         return record if take_value(self, key_bytes, how, record_data(record)) else missing
-    large = scratch(self._value_schema.size)
-    data = scratch_data(large, small)
-    while see_value(self, key_bytes, how, data, &seen):
-        value = self._value_schema.decode_field(0, data)
-        if use_value(self, key_bytes, how, data, &seen):
-            return value
-    return missing
+    return look_up_scalar(self, key_bytes, how, missing)
 
 
 cdef class CacheCore(SlabBase):

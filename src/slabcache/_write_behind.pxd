@@ -46,8 +46,8 @@ cdef class WriteBehindCore(SlabBase):
 
     cdef const char *default_data(self) noexcept
     cdef object attempt(self, object key, bint counted, bint moves)
-    cdef outcome_t read_row(self, const row_t *row, bint counted, bint moves, uint64_t *version) noexcept
-    cdef object read_scalar(self, const row_t *row, bint counted, bint moves)
+    cdef object attempt_scalar(self, const char *key, bint counted, bint moves)
+    cdef outcome_t see_row(self, const row_t *row, bint counted, uint64_t *version) noexcept
     cdef bint attempt_put(self, object key, object value) except -1
     cdef object attempt_increment(self, object key, object field, object by)
     cdef int writable(self) except -1

@@ -255,32 +255,22 @@ cdef class WriteBehindCore(SlabBase):
 
     cdef inline object attempt(self, object key, bint counted, bint moves):
         cdef char key_bytes[KEY_SIZE_MAX]
-        cdef char small[SCRATCH_SIZE]
-        cdef Schema schema = self._value_schema
-        cdef bytes large
-        cdef Record record = None
+        cdef Record record
         cdef row_t row
         cdef outcome_t outcome
         if self.closed:
             self.usable()
         schema_encode(self._key_schema, key, key_bytes)
-        if schema.is_record:
-            record = record_new(schema)
-            row.value = record_data(record)
-        else:
-            large = scratch(schema.size)
-            row.value = scratch_data(large, small)
+        if not self._value_schema.is_record:
+            return self.attempt_scalar(key_bytes, counted, moves)
+        record = record_new(self._value_schema)
+        row.value = record_data(record)
         row.key = key_bytes
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
-        row.hash = slab_hash(&self.slab, key_bytes)
-        if record is None:
-            value = self.read_scalar(&row, counted, moves)
-            if self.behind.unsaved.bell:
-                self.ring_bell()
-            return value
         lock_acquire(&self.lock)
+        row.hash = slab_hash(&self.slab, key_bytes)
         outcome = behind_read(
             &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, counted, moves
         )
@@ -293,40 +283,50 @@ cdef class WriteBehindCore(SlabBase):
             return ABSENT
         return record
 
-    cdef outcome_t read_row(self, const row_t *row, bint counted, bint moves, uint64_t *version) noexcept:
-        """Read one row, and the `version` at which that was, unless NULL."""
+    cdef outcome_t see_row(self, const row_t *row, bint counted, uint64_t *version) noexcept:
+        """Read one row, of which only a miss is `counted`, and the version of the cache at that."""
         cdef outcome_t outcome
+        cdef slot_t slot
         lock_acquire(&self.lock)
-        outcome = behind_read(
-            &self.behind, table_find(&self.slab.table, row.hash, row.key), row, counted, moves
-        )
-        if version is not NULL:
-            version[0] = self.slab.header.version
+        slot = table_find(&self.slab.table, row.hash, row.key)
+        outcome = behind_read(&self.behind, slot, row, False, False)
+        if outcome == OUTCOME_ABSENT and counted:
+            behind_read(&self.behind, slot, row, True, False)
+        version[0] = self.slab.header.version
         release(self)
         return outcome
 
-    cdef object read_scalar(self, const row_t *row, bint counted, bint moves):
-        """The same for a value that is no record: its object is made before anything is counted or moved."""
-        cdef uint64_t version = 0
-        cdef outcome_t outcome = self.read_row(row, False, False, &version)
-        while outcome == OUTCOME_FOUND:
+    cdef object attempt_scalar(self, const char *key, bint counted, bint moves):
+        """`attempt` where values are no records: the object is made before anything is counted or moved."""
+        cdef char small[SCRATCH_SIZE]
+        cdef bytes large = scratch(self._value_schema.size)
+        cdef row_t row
+        cdef uint64_t version
+        cdef outcome_t outcome
+        cdef bint done = False
+        row.key = key
+        row.value = scratch_data(large, small)
+        row.stored = STORED_UNKNOWN
+        row.since = 0
+        row.default = self.default_data()
+        row.hash = slab_hash(&self.slab, key)
+        while not done:
+            outcome = self.see_row(&row, counted, &version)
+            if outcome != OUTCOME_FOUND:
+                return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
             value = self._value_schema.decode_field(0, row.value)
-            if not counted and not moves:
-                return value
-            lock_acquire(&self.lock)
-            if version == self.slab.header.version:
-                behind_read(
-                    &self.behind, table_find(&self.slab.table, row.hash, row.key), row, counted, moves
-                )
+            done = not counted and not moves
+            if not done:
+                lock_acquire(&self.lock)
+                done = version == self.slab.header.version
+                if done:
+                    behind_read(
+                        &self.behind, table_find(&self.slab.table, row.hash, key), &row, counted, moves
+                    )
                 release(self)
-                return value
-            release(self)
-            outcome = self.read_row(row, False, False, &version)
-        # A miss is counted, unless the row has come meanwhile.
-        outcome = self.read_row(row, counted, moves, NULL) if counted else outcome
-        if outcome == OUTCOME_FOUND:
-            return self._value_schema.decode_field(0, row.value)
-        return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
+        if self.behind.unsaved.bell:
+            self.ring_bell()
+        return value
 
     def __getitem__(self, key):
         value = self.attempt(key, True, True)
@@ -416,6 +416,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef edit_t edit
         cdef row_t row
         cdef uint64_t version
+        cdef slot_t slot
         cdef outcome_t outcome = OUTCOME_UNKNOWN
         cdef Py_ssize_t position
         if self.closed or self.lock.forked:
@@ -434,9 +435,8 @@ cdef class WriteBehindCore(SlabBase):
         row.hash = slab_hash(&self.slab, key_bytes)
         while True:             # the result is made first: that may fail
             self.lock_for_write()
-            outcome = behind_read(
-                &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, False, False
-            )
+            slot = table_find(&self.slab.table, row.hash, key_bytes)
+            outcome = behind_read(&self.behind, slot, &row, False, False)
             version = self.slab.header.version
             release(self)
             if outcome != OUTCOME_FOUND:
@@ -448,9 +448,7 @@ cdef class WriteBehindCore(SlabBase):
             if version != self.slab.header.version:
                 release(self)
                 continue
-            outcome = behind_edit(
-                &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, 0
-            )
+            outcome = behind_edit(&self.behind, slot, &row, &edit, 0)
             release(self)
             break
         if self.behind.unsaved.bell:
