@@ -7,10 +7,11 @@
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
 # make bench | bench-docs | bench-bars | bench-quick | bench-native: other caches and the bars, CONTRIBUTING.md
+# make bench-instructions: what the hot paths execute, counted by callgrind, CONTRIBUTING.md
 # make faults: what becomes of acknowledged writes when something breaks, CONTRIBUTING.md
 # make test-cassandra: CassandraStore on a real server, which Maven fetches, CONTRIBUTING.md
 # make fuzz: random calls against models, CONTRIBUTING.md
-# make lint | types | coverage | sanitize | package | clean: CONTRIBUTING.md
+# make lint | types | coverage | sanitize | tsan | test-parallel | package | clean: CONTRIBUTING.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,10 +22,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native faults
+.PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native bench-instructions faults
 .PHONY: test-debug test-release test-read-states
 .PHONY: cassandra cassandra-stop test-cassandra
-.PHONY: fuzz lint types coverage sanitize package clean
+.PHONY: fuzz lint types coverage sanitize tsan test-parallel package clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -82,6 +83,10 @@ bench-docs: $(VENV)/.release $(VENV)/.bench
 bench-quick: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench --quick --out build/bench-quick
 
+# Instructions of the hot paths, by callgrind: the same in each run, so they tell what times cannot.
+bench-instructions: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench.instructions $(BENCH_ARGS)
+
 # slabcache beside caches of Go and Rust, where their toolchains are.
 bench-native: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench.native $(BENCH_ARGS)
@@ -110,6 +115,17 @@ coverage: $(VENV)/.dev
 
 sanitize: $(VENV)/.dev
 	tools/sanitize $(BIN)/python
+
+# Races on a cache, on an interpreter without a GIL, which is found or built.
+tsan:
+	@python=$$(tools/free-threaded-python | tail -1) && $(MAKE) PYTHON="$$python" VENV=.venv-free .venv-free/.base \
+		&& tools/tsan .venv-free/bin/python $(TSAN_ARGS)
+
+# The tests on that interpreter, each in several threads at a time.
+test-parallel:
+	@python=$$(tools/free-threaded-python | tail -1) \
+		&& $(MAKE) PYTHON="$$python" VENV=.venv-free .venv-free/.debug .venv-free/.test \
+		&& tools/test-parallel .venv-free/bin/python $(PYTEST_ARGS)
 
 package: $(VENV)/.dev
 	tools/package $(BIN)/python

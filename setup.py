@@ -4,6 +4,7 @@ Switches, as environment variables set to 1:
 
 SLABCACHE_DEBUG      invariants checked after each change of a small cache; tests of the structures built in
 SLABCACHE_SANITIZE   address and undefined-behaviour sanitizers (run with their libraries preloaded)
+SLABCACHE_TSAN       thread sanitizer (likewise, see tools/tsan)
 SLABCACHE_COVERAGE   lines counted, for tools/coverage
 SLABCACHE_PORTABLE   plain C instead of SSE2, NEON and 128-bit multiplication
 """
@@ -37,6 +38,10 @@ if sanitize:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
     compile_args += ["-O1", "-g", *flags]
     link_args += flags
+if switch("TSAN"):
+    macros.append(("SLABCACHE_TSAN", "1"))
+    compile_args += ["-O1", "-g", "-fsanitize=thread", "-fno-omit-frame-pointer"]
+    link_args.append("-fsanitize=thread")
 if coverage:
     # The compiler counts. Cython's own tracing cannot follow code that has let the GIL go by hand.
     compile_args += ["-O0", "--coverage"]
@@ -47,7 +52,7 @@ modules = ["_record", "_base", "_core", "_batch", "_flights", "_write_behind"] +
 )
 
 # Objects of one kind of build must not be taken for those of another.
-switches = ("DEBUG", "SANITIZE", "COVERAGE", "PORTABLE")
+switches = ("DEBUG", "SANITIZE", "TSAN", "COVERAGE", "PORTABLE")
 kind = "-".join(name.lower() for name in switches if switch(name)) or "release"
 build_base = f"build/{kind}/{sys.implementation.cache_tag}{sys.abiflags}"
 

@@ -42,6 +42,19 @@ cdef inline cnp.ndarray empty_rows(object dtype, cnp.npy_intp rows):
     return array
 
 
+cdef inline void shorten(cnp.ndarray rows, cnp.npy_intp count) noexcept:
+    """Have a new array of rows, which nobody else has seen, end after `count` of them: a view might fail."""
+    cnp.PyArray_DIMS(rows)[0] = count
+
+
+cdef inline bint is_packed(Schema schema) noexcept:
+    """Whether packed rows have the user's dtype."""
+    return schema.packed is schema.dtype
+
+
+cdef object unpacked(Schema schema, object rows)
+
+
 cdef enum:
     SCRATCH_SIZE = 256          # bytes of a value that a scalar call keeps on the stack
     BATCH_ROWS = 256            # from so many rows on a batch lets the GIL go
@@ -58,6 +71,8 @@ cdef inline char *scratch_data(bytes large, char *small) noexcept:
 
 
 cdef uint64_t checked_capacity(object capacity) except 0
+cdef void rest_after_batches(bint whether) noexcept     # tests of debug builds: before they want the GIL
+cdef long running_batches() noexcept                    # that let the GIL go, of all caches
 cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL
 
 
@@ -68,6 +83,7 @@ cdef class Typed:
 
 cdef class SlabBase(Typed):
     cdef slab_t slab            # the arena; owned; header is NULL until __init__ has run
+    cdef bint initialised       # it has run; `slab` is for those that hold the lock
     cdef lock_t lock            # owns the arena and `base`
     cdef seed_t seed            # of the arena and of those that resize puts in its place
     cdef counters_t base        # counters at the last reset_stats

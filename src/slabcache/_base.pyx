@@ -25,16 +25,18 @@ from slabcache._arena cimport (
 )
 from slabcache._check cimport CHECK_OK, check_slab, check_t
 from slabcache._hash cimport seed_t
+from slabcache._lock cimport forks as lock_forks
 from slabcache._lock cimport (
     batch_enter,
     batch_leave,
-    gate_close,
-    gate_install,
-    gate_open,
+    fork_install,
+    fork_is_by_python,
     lock_acquire,
     lock_destroy,
     lock_init,
     lock_release,
+    test_batches,
+    test_set_rest,
 )
 from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
 from slabcache._record cimport Schema
@@ -63,7 +65,7 @@ cdef tuple CHECKS = (           # in the order of check_t
     "I5: the counters do not give the size",
     "a hint names no slot",
     "I6: states, rings and counts of unsaved entries do not agree",
-    "I6: a mark is neither free nor that of one unsaved slot, or both",
+    "I6: a mark is neither free nor that of one slot, or both",
 )
 
 
@@ -84,6 +86,12 @@ cdef class Typed:
 
     def __cinit__(self):
         self._key_schema = self._value_schema = Schema.__new__(Schema)
+
+
+cdef object unpacked(Schema schema, object rows):
+    """Packed rows as an array of the user's dtype: they themselves, without a call that might fail, where the
+    two are equal."""
+    return rows if is_packed(schema) else from_rows(schema, rows)
 
 
 cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL:
@@ -112,6 +120,7 @@ cdef class SlabBase(Typed):
             arena_destroy(header)
             raise RuntimeError("a cache cannot be initialised twice")
         slab_attach(&self.slab, header)
+        self.initialised = True
         self._key_schema = key_schema
         self._value_schema = value_schema
         return 0
@@ -125,7 +134,7 @@ cdef class SlabBase(Typed):
 
     cdef int ready(self) except -1:
         """Calls that encode a key are refused by its schema; the others ask here."""
-        if self.slab.header is NULL:
+        if not self.initialised:
             raise RuntimeError("the cache is not initialised: its __init__ has not run")
         return 0
 
@@ -310,7 +319,7 @@ cdef class SlabIterator:
         cdef Schema keys = cache._key_schema, values = cache._value_schema
         cdef bytes large = scratch(values.size)
         cdef char *data = scratch_data(large, small)
-        cdef slot_t slot
+        cdef slot_t slot, following = NIL
         cdef bint valid
         if self.exhausted:
             raise StopIteration
@@ -320,9 +329,8 @@ cdef class SlabIterator:
         if valid and slot != NIL:
             memcpy(key_bytes, slab_key(&cache.slab, slot), keys.size)
             memcpy(data, slab_value(&cache.slab, slot), values.size)
-            self.left -= 1
             link = lru_link(&cache.slab.lru, slot)
-            self.slot = link.next if self.backward else link.prev
+            following = link.next if self.backward else link.prev
         lock_release(&cache.lock)
         if not valid:
             raise RuntimeError("the cache changed during iteration; iterate over snapshot() instead")
@@ -330,36 +338,38 @@ cdef class SlabIterator:
             self.exhausted = True
             raise StopIteration
         if not self.with_value:
-            return keys.decode(key_bytes)
-        if not self.with_key:
-            return values.decode(data)
-        return keys.decode(key_bytes), values.decode(data)
-
-
-cdef int fork_count = 0
+            item = keys.decode(key_bytes)
+        elif not self.with_key:
+            item = values.decode(data)
+        else:
+            item = keys.decode(key_bytes), values.decode(data)
+        self.slot = following   # last: what fails passes no entry
+        self.left -= 1
+        return item
 
 
 def forks():
-    """Forks between the first process and this one."""
-    return fork_count
+    """Forks between the process that imported slabcache and this one, whoever made them: os.fork() or C."""
+    return lock_forks
+
+
+cdef void rest_after_batches(bint whether) noexcept:
+    test_set_rest(whether)
+
+
+cdef long running_batches() noexcept:
+    return test_batches()
 
 
 def _before_fork():
-    gate_close()
+    fork_is_by_python(True)
 
 
-def _after_fork_in_parent():
-    gate_open()
-
-
-def _after_fork_in_child():
-    global fork_count
-    fork_count += 1
+def _after_fork():
+    fork_is_by_python(False)
 
 
 if hasattr(os, "register_at_fork"):
-    if gate_install() != 0:
+    if fork_install() != 0:
         raise MemoryError("cannot install a handler for fork()")
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

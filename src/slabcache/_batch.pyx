@@ -9,9 +9,10 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint8_t, uint64_t
 
-from slabcache._base cimport empty_rows
+from slabcache._base cimport empty_rows, is_packed, shorten, unpacked
 from slabcache._core cimport CacheCore
 from slabcache._field cimport delta_t, field_t
+from slabcache._integer cimport integer_fill, integer_room
 from slabcache._kernels cimport (
     batch_contains,
     batch_delete,
@@ -78,14 +79,21 @@ cdef class BatchCore(CacheCore):
         cdef column_t key_column, value_column
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
         cdef PyThreadState *state
-        cdef bint direct = False
+        cdef bint packed = is_packed(schema), direct = False
         if out is not None:
             shape = () if single else (count,)
             plain = out_array(schema, out, shape)
-            direct = schema.packed is schema.dtype and not single
+            direct = packed and not single
             if direct and np.may_share_memory(plain, rows):
                 rows = rows.copy()
         values = plain if direct else empty_rows(schema.packed, count)
+        # Before anything is counted or moved. Only numpy's conversion to another layout comes after.
+        if out is not None:
+            result = out, found.reshape(shape)
+        elif single:
+            result = values[0, ...], found.reshape(())
+        else:
+            result = values, found
         key_column = column_of(rows, self._key_schema.size, count)
         value_column = column_of(values, schema.size, count)
         state = self.enter(count)
@@ -94,10 +102,10 @@ cdef class BatchCore(CacheCore):
         if out is not None:
             if not direct:
                 write_rows(schema, values.reshape(shape), plain)
-            return out, found.reshape(shape)
-        if schema.packed is not schema.dtype:
+        elif not packed:
             values = from_rows(schema, values)
-        return (values[0, ...], found.reshape(())) if single else (values, found)
+            return (values[0, ...], result[1]) if single else (values, found)
+        return result
 
     def get_many(self, keys, *, out=None):
         """The values of `keys`: a loop of `get`, in order, at memory speed and without the GIL.
@@ -147,10 +155,11 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
         cdef column_t column = column_of(rows, self._key_schema.size, count)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef object result = found.reshape(()) if rows is not keys and is_single(keys) else found
         cdef PyThreadState *state = self.enter(count)
         batch_contains(self.slab, column, count, found_data, touch)
         self.leave(state)
-        return found.reshape(()) if rows is not keys and is_single(keys) else found
+        return result
 
     def contains_many(self, keys):
         """Whether each of n keys is there, as n bools; order and counts stay. O(n).
@@ -223,6 +232,7 @@ cdef class BatchCore(CacheCore):
         cdef rows_t evicted
         cdef rows_t *sink = NULL
         cdef uint64_t count_evicted
+        cdef object result = integer_room(count)
         if cnp.PyArray_DIM(value_rows, 0) != count:
             raise ValueError(f"{count} keys do not match {len(value_rows)} values")
         key_column = column_of(rows, self._key_schema.size, count)
@@ -232,16 +242,20 @@ cdef class BatchCore(CacheCore):
             evicted_values = empty_rows(self._value_schema.packed, count)
             evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
             sink = &evicted
+            if return_evicted:
+                result = evicted_keys, evicted_values
         count_evicted = self.put_rows(key_column, value_column, count, sink)
         if sink is not NULL:
-            # Views: what has left the cache must not be lost to a lack of memory for copies.
-            evicted_keys = evicted_keys[:evicted.count]
-            evicted_values = evicted_values[:evicted.count]
+            # What has left the cache must not be lost to a lack of memory.
+            shorten(evicted_keys, evicted.count)
+            shorten(evicted_values, evicted.count)
             if self.on_evict is not None and evicted.count:
                 self.report(evicted_keys, evicted_values)
         if not return_evicted:
-            return count_evicted
-        return from_rows(self._key_schema, evicted_keys), from_rows(self._value_schema, evicted_values)
+            return integer_fill(result, count_evicted)
+        if is_packed(self._key_schema) and is_packed(self._value_schema):
+            return result
+        return unpacked(self._key_schema, evicted_keys), unpacked(self._value_schema, evicted_values)
 
     def delete_many(self, keys):
         """Delete the entries of n keys; whether each was there, as n bools. O(n).
@@ -257,10 +271,11 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
         cdef column_t column = column_of(rows, self._key_schema.size, count)
         cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
+        cdef object result = found.reshape(()) if rows is not keys and is_single(keys) else found
         cdef PyThreadState *state = self.enter(count)
         batch_delete(self.slab, column, count, found_data)
         self.leave(state)
-        return found.reshape(()) if rows is not keys and is_single(keys) else found
+        return result
 
     def increment_many(self, keys, field=None, by=1):
         """Add to a numeric field of n entries, in place: a loop of `increment`, without the GIL.
@@ -301,6 +316,10 @@ cdef class BatchCore(CacheCore):
         cdef field_t *spec = &schema.fields[position]
         cdef cnp.npy_intp done
         cdef PyThreadState *state
+        cdef bint single = rows is not keys and is_single(keys)
+        cdef object dtype = schema.dtype[field] if schema.is_record else schema.dtype, result
+        cdef bint native = dtype == results.dtype      # or in the byte order that the user's dtype has
+        result = (results.reshape(()), found.reshape(())) if single else (results, found)
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
         state = self.enter(count)
@@ -310,8 +329,4 @@ cdef class BatchCore(CacheCore):
         self.leave(state)
         if done < count:
             raise SumOverflowError(schema.label(position), done)
-        # In the byte order that the user's dtype has.
-        results = results.astype(schema.dtype[field] if schema.is_record else schema.dtype, copy=False)
-        if rows is not keys and is_single(keys):
-            return results.reshape(()), found.reshape(())
-        return results, found
+        return result if native else (result[0].astype(dtype), result[1])

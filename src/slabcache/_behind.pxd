@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 
 from slabcache._arena cimport NIL, slot_t
 from slabcache._field cimport delta_t, field_add, field_t
-from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent, lru_unlink
+from slabcache._lru cimport link_t, lru_least_recent, lru_link, lru_most_recent, lru_unlink
 from slabcache._marks cimport (
     STATE_DELETED,
     STATE_DIRTY,
@@ -22,7 +22,9 @@ from slabcache._marks cimport (
     STATE_FAILING,
     STATE_FLUSHING,
     STATE_MASK,
+    STATE_PASSED,
     STATE_REDIRTIED,
+    link_is_marked,
     link_mark,
     link_set_free,
     link_set_used,
@@ -30,8 +32,9 @@ from slabcache._marks cimport (
     mark_set_state,
     mark_state,
     mark_t,
+    marks_give_back,
 )
-from slabcache._native cimport native_copy, native_now
+from slabcache._native cimport DEBUG, native_copy, native_now
 from slabcache._ring cimport ring_append, ring_next, ring_oldest, ring_prepend, ring_unlink
 from slabcache._slab cimport (
     rows_t,
@@ -102,9 +105,20 @@ cdef struct edit_t:             # what is done to a value in place
 # ---- making room -----------------------------------------------------------------------------------
 
 cdef inline void behind_leave_list(behind_t *behind, slot_t slot) noexcept nogil:
-    """Before a slot leaves its place in the LRU list: the cursor stays on the list."""
+    """Before a slot leaves its place in the LRU list: the search has not passed it any more."""
+    cdef link_t *link = behind_at(behind, slot)
+    cdef mark_t *mark
+    cdef uint8_t state
+    if behind.unsaved.cursor == NIL or not link_is_marked(link):     # mostly
+        return
     if behind.unsaved.cursor == slot:
-        behind.unsaved.cursor = lru_link(&behind.slab.lru, slot).prev
+        behind.unsaved.cursor = link.next
+    mark = behind_mark_of(behind, slot)
+    state = mark_state(mark)
+    mark_set_state(mark, state & ~<uint8_t>STATE_PASSED)
+    if state == STATE_PASSED:           # overtaken
+        ring_unlink(&behind.overtaken, link_mark(link))
+        marks_give_back(&behind.marks, link)
 
 
 cdef inline void behind_touch(behind_t *behind, slot_t slot) noexcept nogil:
@@ -117,17 +131,25 @@ cdef inline void behind_touch(behind_t *behind, slot_t slot) noexcept nogil:
 
 
 cdef inline slot_t behind_oldest_clean(behind_t *behind) noexcept nogil:
-    """The least recent clean entry of the LRU list, or NIL. O(1) while nothing is acknowledged: the walk goes
-    on where the last one ended."""
+    """The overtaken entry that was saved first or, where there is none, the least recent clean entry of the
+    LRU list, or NIL. O(1), amortised: the walk goes on where the last one ended, whatever was saved or used
+    since, and each step of it passes an entry that has come to its place by a use of its own."""
     cdef uint64_t unsaved = behind.unsaved.count - behind.unsaved.pending - behind.unsaved.deleted
-    cdef slot_t slot = behind.unsaved.cursor
+    cdef mark_number_t overtaken = ring_oldest(&behind.overtaken)
+    cdef slot_t slot
+    cdef mark_t *mark
+    if overtaken:
+        return behind.marks.marks[overtaken].slot
     if unsaved == behind.slab.header.size:
         return NIL
-    if slot == NIL:
-        slot = lru_least_recent(&behind.slab.lru)
+    slot = lru_link(&behind.slab.lru, behind.unsaved.cursor).prev   # of the sentinel: the least recent
     while behind_is_unsaved(behind, slot):
+        mark = behind_mark_of(behind, slot)
+        mark_set_state(mark, mark_state(mark) | STATE_PASSED)
+        behind.unsaved.cursor = slot
         slot = lru_link(&behind.slab.lru, slot).prev
-    behind.unsaved.cursor = slot
+        if DEBUG:
+            behind.unsaved.steps += 1
     return slot
 
 
@@ -553,8 +575,6 @@ cdef inline void behind_settle(
             slab_detach(&behind.slab, hash, slot)
             behind.slab.header.counters.evictions += 1
             behind_free(behind, slot)
-        else:
-            behind.unsaved.cursor = NIL
 
 
 cdef inline void behind_restore(

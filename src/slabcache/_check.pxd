@@ -15,10 +15,12 @@ from slabcache._marks cimport (
     STATE_EVICTED,
     STATE_FAILING,
     STATE_MASK,
+    STATE_PASSED,
     link_is_free,
-    link_is_unsaved,
+    link_is_marked,
     link_mark,
     mark_number_t,
+    mark_state,
     mark_t,
     marks_of,
     marks_t,
@@ -29,7 +31,6 @@ from slabcache._table cimport bucket_t, table_home, table_next
 from slabcache._unsaved cimport (
     behind_at,
     behind_attach,
-    behind_is_unsaved,
     behind_state,
     behind_t,
     behind_waits,
@@ -48,7 +49,7 @@ cdef enum check_t:
     CHECK_COUNTERS              # I5
     CHECK_HINT                  # a hint names no slot that was ever used
     CHECK_UNSAVED               # I6: states, rings and counts of unsaved entries do not agree
-    CHECK_MARKS                 # I6: a mark is neither free nor that of one unsaved slot, or both
+    CHECK_MARKS                 # I6: a mark is neither free nor that of one slot, or both
 
 
 cdef inline uint64_t path_length(const slab_t *slab, slot_t slot) noexcept nogil:
@@ -160,7 +161,7 @@ cdef inline check_t check_words(const behind_t *behind, slot_t *culprit) noexcep
         if link_is_free(link):
             continue
         hint = link.hint
-        if link_is_unsaved(link):
+        if link_is_marked(link):
             if link_mark(link) > marks.pool.fresh or marks_of(marks, link).slot != slot:
                 return CHECK_MARKS
             hint = marks_of(marks, link).hint
@@ -170,11 +171,11 @@ cdef inline check_t check_words(const behind_t *behind, slot_t *culprit) noexcep
 
 
 cdef inline check_t check_marks(const behind_t *behind, slot_t *culprit) noexcept nogil:
-    """Of each mark ever taken: it is free, or that of an unsaved slot that leads to it."""
+    """Of each mark ever taken: it is free, or that of an unsaved or overtaken slot that leads to it."""
     cdef const marks_t *marks = &behind.marks
     cdef const mark_t *mark
     cdef mark_number_t number = marks.pool.fresh
-    cdef uint64_t free = 0
+    cdef uint64_t free = 0, overtaken = 0
     culprit[0] = NIL
     if number > behind.slab.header.slot_count:
         return CHECK_MARKS
@@ -185,8 +186,10 @@ cdef inline check_t check_marks(const behind_t *behind, slot_t *culprit) noexcep
             free += 1
         elif mark.slot > behind.slab.header.fresh or behind_at(behind, mark.slot).hint != (MARKED | number):
             return CHECK_MARKS
+        else:
+            overtaken += mark_state(mark) == STATE_PASSED
     culprit[0] = NIL
-    if free + behind.unsaved.count != marks.pool.fresh:
+    if free + overtaken + behind.unsaved.count != marks.pool.fresh:
         return CHECK_MARKS
     number = marks.pool.free
     while number and free:
@@ -197,9 +200,34 @@ cdef inline check_t check_marks(const behind_t *behind, slot_t *culprit) noexcep
     return CHECK_OK if number == 0 and free == 0 else CHECK_MARKS
 
 
+cdef inline check_t check_passed(const behind_t *behind, uint64_t count, slot_t *culprit) noexcept nogil:
+    """I6: the entries that are passed, `count` of them, are those up to the cursor; the clean ones among them
+    are on the overtaken ring."""
+    cdef uint64_t overtaken = 0
+    cdef slot_t slot = NIL
+    cdef mark_number_t number
+    while count:
+        slot = lru_link(&behind.slab.lru, slot).prev
+        culprit[0] = slot
+        if slot == NIL or not behind_state(behind, slot) & STATE_PASSED:
+            return CHECK_UNSAVED
+        overtaken += behind_state(behind, slot) == STATE_PASSED
+        count -= 1
+    if slot != behind.unsaved.cursor or check_ring(behind, &behind.overtaken, overtaken) != CHECK_OK:
+        return CHECK_UNSAVED
+    number = ring_oldest(&behind.overtaken)
+    while number:
+        culprit[0] = behind.marks.marks[number].slot
+        if mark_state(&behind.marks.marks[number]) != STATE_PASSED:
+            return CHECK_UNSAVED
+        number = ring_next(&behind.overtaken, number)
+    culprit[0] = NIL
+    return CHECK_OK
+
+
 cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_t *culprit) noexcept nogil:
     """I6, and I1 for the slots that are not on the LRU list."""
-    cdef uint64_t unsaved = 0, waiting = 0, pending = 0, deleted = 0, failing = 0, free = 0
+    cdef uint64_t unsaved = 0, waiting = 0, pending = 0, deleted = 0, failing = 0, free = 0, gone_past = 0
     cdef uint64_t number
     cdef slot_t slot
     cdef uint8_t state
@@ -210,8 +238,9 @@ cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_
             free += 1
             continue
         state = behind_state(behind, slot)
-        if (state & STATE_MASK != STATE_CLEAN) != behind_is_unsaved(behind, slot):
+        if (state != STATE_CLEAN) != link_is_marked(behind_at(behind, slot)):
             return CHECK_MARKS
+        gone_past += state & STATE_PASSED != 0
         unsaved += state & STATE_MASK != STATE_CLEAN
         pending += state & STATE_EVICTED != 0
         waiting += state & STATE_EVICTED != 0 and behind_waits(behind, slot)
@@ -234,6 +263,8 @@ cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_
         return CHECK_UNSAVED
     if free + pending + deleted + behind.slab.header.size != behind.slab.header.fresh:
         return CHECK_FREE
+    if check_passed(behind, gone_past, culprit) != CHECK_OK:
+        return CHECK_UNSAVED
     return check_ring(behind, &behind.pending, waiting)
 
 

@@ -2,7 +2,11 @@
 
 cimport numpy as cnp
 
+from libc.stdint cimport uint64_t
+
+from slabcache._arena cimport slot_t
 from slabcache._base cimport SlabBase
+from slabcache._field cimport delta_t, field_t
 from slabcache._slab cimport rows_t
 
 
@@ -10,6 +14,12 @@ cdef enum look_up_t:
     LOOK_UP_GET                 # counted, makes the entry the most recent
     LOOK_UP_PEEK                # changes nothing
     LOOK_UP_POP                 # deletes the entry
+
+
+cdef struct seen_t:             # an entry that was seen, and that a change is to be made to later
+    uint64_t hash               # of its key
+    uint64_t version            # of the cache; when it is still the same, so is the entry
+    slot_t slot
 
 
 cdef class Sink:
@@ -20,6 +30,10 @@ cdef class Sink:
 cdef class CacheCore(SlabBase):
     cdef readonly object on_evict
 
+    cdef bint erase_least_recent(self, const char *key, const char *data, seen_t *seen) noexcept
+    cdef bint increment_seen(
+        self, const char *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
+    ) noexcept
     cdef int put(self, const char *key, const char *value) except -1
     cdef Sink new_sink(self)
     cdef int report_sink(self, Sink sink) except -1

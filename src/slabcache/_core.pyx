@@ -25,16 +25,20 @@ from slabcache._base cimport (
     release,
     scratch,
     scratch_data,
+    shorten,
+    unpacked,
 )
 from slabcache._field cimport delta_t, field_add, field_t
 from slabcache._lock cimport lock_acquire
 from slabcache._lru cimport lru_least_recent
-from slabcache._native cimport native_copy
+from slabcache._integer cimport integer_fill, integer_room
+from slabcache._native cimport native_copy, native_equal
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._slab cimport (
     rows_t,
     slab_attach,
     slab_clear,
+    slab_count_look_up,
     slab_erase,
     slab_find,
     slab_get,
@@ -49,8 +53,6 @@ from slabcache._slab cimport (
     slab_value,
 )
 from slabcache._table cimport table_find
-
-from slabcache.rows import from_rows
 
 cnp.import_array()
 
@@ -88,21 +90,72 @@ cdef inline bint take_value(CacheCore self, const char *key, look_up_t how, char
     return slot != NIL
 
 
+cdef inline bint see_value(
+    CacheCore self, const char *key, look_up_t how, char *data, seen_t *seen
+) noexcept:
+    """Copy the value of `key` to `data`, before its object is made; whether there is one. A miss of `get` is
+    counted."""
+    lock_acquire(&self.lock)
+    seen.hash = slab_hash(&self.slab, key)
+    seen.slot = table_find(&self.slab.table, seen.hash, key)
+    seen.version = self.slab.header.version
+    if seen.slot != NIL:
+        native_copy(data, slab_value(&self.slab, seen.slot), self._value_schema.size)
+    elif how == LOOK_UP_GET:
+        slab_count_look_up(&self.slab, NIL)
+    release(self)
+    return seen.slot != NIL
+
+
+cdef inline bint is_as_seen(CacheCore self, const char *key, const char *data, seen_t *seen) noexcept:
+    """Whether an entry is still what it was; `seen.slot` is where. With the lock held, before a change."""
+    if self.slab.header.version != seen.version:
+        seen.slot = table_find(&self.slab.table, seen.hash, key)
+        return seen.slot != NIL and native_equal(
+            slab_value(&self.slab, seen.slot), data, self._value_schema.size
+        )
+    return True
+
+
+cdef inline bint use_value(
+    CacheCore self, const char *key, look_up_t how, const char *data, seen_t *seen
+) noexcept:
+    """Count, move or delete the entry that was seen; False, and nothing done, when it is another by now."""
+    cdef bint same
+    lock_acquire(&self.lock)
+    same = is_as_seen(self, key, data, seen)
+    if same and how == LOOK_UP_GET:
+        slab_count_look_up(&self.slab, seen.slot)
+    elif same and how == LOOK_UP_POP:
+        slab_erase(&self.slab, seen.hash, seen.slot)
+    release(self)
+    return same
+
+
+cdef object look_up_scalar(CacheCore self, const char *key, look_up_t how, object missing):
+    """`look_up` where values are no records. A function of its own: it costs the others nothing."""
+    cdef char small[SCRATCH_SIZE]
+    cdef bytes large = scratch(self._value_schema.size)
+    cdef char *data = scratch_data(large, small)
+    cdef seen_t seen
+    while see_value(self, key, how, data, &seen):
+        value = self._value_schema.decode_field(0, data)
+        if use_value(self, key, how, data, &seen):
+            return value
+    return missing
+
+
 cdef inline object look_up(CacheCore self, object key, look_up_t how, object missing):
     """The value of `key`, or `missing`."""
     cdef char key_bytes[KEY_SIZE_MAX]
-    cdef char small[SCRATCH_SIZE]
-    cdef char *data
-    cdef bytes large
     cdef Record record
     schema_encode(self._key_schema, key, key_bytes)
-    # The result is made before the look-up: nothing may be allocated while the lock is held.
+    # The result is made before anything is changed: that may fail, and nothing may be allocated while the
+    # lock is held. A record can be made empty.
     if self._value_schema.is_record:
         record = record_new(self._value_schema)
         return record if take_value(self, key_bytes, how, record_data(record)) else missing
-    large = scratch(self._value_schema.size)
-    data = scratch_data(large, small)
-    return self._value_schema.decode_field(0, data) if take_value(self, key_bytes, how, data) else missing
+    return look_up_scalar(self, key_bytes, how, missing)
 
 
 cdef class CacheCore(SlabBase):
@@ -205,7 +258,7 @@ cdef class CacheCore(SlabBase):
         """Hand evicted rows to the user; no lock is held."""
         Py_EnterRecursiveCall(" in on_evict")   # a callback written in C would recurse without a limit
         try:
-            self.on_evict(from_rows(self._key_schema, keys), from_rows(self._value_schema, values))
+            self.on_evict(unpacked(self._key_schema, keys), unpacked(self._value_schema, values))
         finally:
             Py_LeaveRecursiveCall()
         return 0
@@ -272,20 +325,34 @@ cdef class CacheCore(SlabBase):
         cdef char small[SCRATCH_SIZE]
         cdef bytes large
         cdef char *data
-        cdef slot_t slot
+        cdef seen_t seen
         self.ready()
         large = scratch(self._value_schema.size)
         data = scratch_data(large, small)
+        while True:
+            lock_acquire(&self.lock)
+            seen.slot = lru_least_recent(&self.slab.lru)
+            if seen.slot != NIL:
+                memcpy(key_bytes, slab_key(&self.slab, seen.slot), self._key_schema.size)
+                memcpy(data, slab_value(&self.slab, seen.slot), self._value_schema.size)
+                seen.hash = slab_hash(&self.slab, key_bytes)
+                seen.version = self.slab.header.version
+            release(self)
+            if seen.slot == NIL:
+                raise KeyError("the cache is empty")
+            item = self._key_schema.decode(key_bytes), self._value_schema.decode(data)
+            if self.erase_least_recent(key_bytes, data, &seen):
+                return item
+
+    cdef bint erase_least_recent(self, const char *key, const char *data, seen_t *seen) noexcept:
+        """Delete the entry that was seen; False, and nothing done, when another is the least recent now."""
+        cdef bint same
         lock_acquire(&self.lock)
-        slot = lru_least_recent(&self.slab.lru)
-        if slot != NIL:
-            memcpy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
-            memcpy(data, slab_value(&self.slab, slot), self._value_schema.size)
-            slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
+        same = is_as_seen(self, key, data, seen) and lru_least_recent(&self.slab.lru) == seen.slot
+        if same:
+            slab_erase(&self.slab, seen.hash, seen.slot)
         release(self)
-        if slot == NIL:
-            raise KeyError("the cache is empty")
-        return self._key_schema.decode(key_bytes), self._value_schema.decode(data)
+        return same
 
     def setdefault(self, key, default=None):
         """The value of `key`, which is put there as `default` first when absent; counted as a look-up.
@@ -303,29 +370,26 @@ cdef class CacheCore(SlabBase):
         cdef bytes large = scratch(schema.size)
         cdef char *data = scratch_data(large, small)
         cdef Sink sink
-        cdef uint64_t hash
-        cdef slot_t slot
+        cdef seen_t seen
+        cdef bint absent
         schema_encode(self._key_schema, key, key_bytes)
-        lock_acquire(&self.lock)
-        slot = slab_find(&self.slab, key_bytes)
-        if slot != NIL:
-            slab_get(&self.slab, slab_hash(&self.slab, key_bytes), key_bytes)
-            memcpy(data, slab_value(&self.slab, slot), schema.size)
-        release(self)
-        if slot != NIL:
-            return schema.decode(data)
-        schema.encode(default, data)
-        sink = self.new_sink()
-        lock_acquire(&self.lock)
-        hash = slab_hash(&self.slab, key_bytes)
-        slot = slab_get(&self.slab, hash, key_bytes)
-        if slot == NIL:
-            slab_insert(&self.slab, hash, key_bytes, data, sink_rows(sink), True)
-        else:                   # another thread was faster, or the encoding of the default
-            memcpy(data, slab_value(&self.slab, slot), schema.size)
-        release(self)
-        self.report_sink(sink)
-        return schema.decode(data)
+        while True:
+            while see_value(self, key_bytes, LOOK_UP_PEEK, data, &seen):
+                value = schema.decode(data)
+                if use_value(self, key_bytes, LOOK_UP_GET, data, &seen):
+                    return value
+            schema.encode(default, data)
+            value = schema.decode(data)
+            sink = self.new_sink()
+            lock_acquire(&self.lock)
+            absent = table_find(&self.slab.table, seen.hash, key_bytes) == NIL
+            if absent:          # or another thread was faster, or the encoding of the default
+                slab_count_look_up(&self.slab, NIL)
+                slab_insert(&self.slab, seen.hash, key_bytes, data, sink_rows(sink), True)
+            release(self)
+            if absent:
+                self.report_sink(sink)
+                return value
 
     def increment(self, key, field=None, by=1):
         """Add `by` to a numeric field of the entry, in place, and return its new value. O(1).
@@ -350,29 +414,52 @@ cdef class CacheCore(SlabBase):
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef char result[8]
         cdef delta_t delta
-        cdef bint fits = True
-        cdef slot_t slot
-        cdef char *target
+        cdef bint fits = True, done = False
+        cdef seen_t seen
         cdef Py_ssize_t position
         cdef field_t *spec
         schema_encode(self._key_schema, key, key_bytes)
         position = self._value_schema.number_position(field)
         self._value_schema.encode_delta(position, by, &delta)
         spec = &self._value_schema.fields[position]
+        while not done:
+            lock_acquire(&self.lock)
+            seen.hash = slab_hash(&self.slab, key_bytes)
+            seen.slot = table_find(&self.slab.table, seen.hash, key_bytes)
+            seen.version = self.slab.header.version
+            if seen.slot != NIL:
+                memcpy(result, slab_value(&self.slab, seen.slot) + spec.offset, spec.size)
+                fits = field_add(spec, result, &delta)
+            release(self)
+            if seen.slot == NIL:
+                raise KeyError(key)
+            if not fits:
+                raise OverflowError(
+                    f"{self._value_schema.label(position)}: the sum with {by} is out of range"
+                )
+            value = self._value_schema.decode_field(position, result)
+            done = self.increment_seen(key_bytes, spec, &delta, result, &seen)
+        return value
+
+    cdef bint increment_seen(
+        self, const char *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
+    ) noexcept:
+        """Add to a field of the entry that was seen; False, and nothing done, when the sum is another now."""
+        cdef char result[8]
+        cdef char *target
+        cdef bint same = True
         lock_acquire(&self.lock)
-        slot = slab_find(&self.slab, key_bytes)
-        if slot != NIL:
-            target = slab_value(&self.slab, slot) + spec.offset
-            fits = field_add(spec, target, &delta)
-            if fits:
-                memcpy(result, target, spec.size)
-                slab_updated(&self.slab, slot)
+        if self.slab.header.version != seen.version:
+            seen.slot = table_find(&self.slab.table, seen.hash, key)
+        if seen.slot != NIL:
+            target = slab_value(&self.slab, seen.slot) + field.offset
+            memcpy(result, target, field.size)
+            same = field_add(field, result, delta) and native_equal(result, expected, field.size)
+            if same:
+                memcpy(target, result, field.size)
+                slab_updated(&self.slab, seen.slot)
         release(self)
-        if slot == NIL:
-            raise KeyError(key)
-        if not fits:
-            raise OverflowError(f"{self._value_schema.label(position)}: the sum with {by} is out of range")
-        return self._value_schema.decode_field(position, result)
+        return same and seen.slot != NIL
 
     def update_fields(self, key, /, **fields):
         """Overwrite some fields of the entry, in place; the entry becomes the most recent. O(fields).
@@ -458,6 +545,7 @@ cdef class CacheCore(SlabBase):
         cdef rows_t evicted
         cdef rows_t *sink = NULL
         cdef Py_ssize_t room = 0, surplus
+        cdef object result = integer_room(<uint64_t>-1)
         cdef bint fits = False
         cdef PyThreadState *state
         self.ready()
@@ -483,5 +571,7 @@ cdef class CacheCore(SlabBase):
         finally:
             arena_destroy(header)       # the old arena, or after an error the new one
         if surplus and sink is not NULL:
-            self.report(keys[:surplus], values[:surplus])
-        return surplus
+            shorten(keys, surplus)
+            shorten(values, surplus)
+            self.report(keys, values)
+        return integer_fill(result, surplus)

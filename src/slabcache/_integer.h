@@ -1,4 +1,4 @@
-/* Reading a Python integer from its digits.
+/* Reading a Python integer from its digits, and writing a new one.
  *
  * CPython keeps 30 bits to a digit, and its own conversion takes the long way for more than one of them; the
  * identifiers of services have three. Layout: PyLongObject of CPython 3.11 to 3.14. Everywhere else, and for all
@@ -48,6 +48,39 @@ static inline int integer_load(PyObject *item, uint64_t *number)
     (void)number;
     return 0;
 #endif
+}
+
+/* An int of which only the limit is known yet, so that making it cannot fail when it is. The room belongs to the
+   caller alone; up to 256 the interpreter has all ints ready. */
+static inline PyObject *integer_room(uint64_t limit)
+{
+    return PyLong_FromUnsignedLongLong(limit);
+}
+
+static inline PyObject *integer_fill(PyObject *room, uint64_t number) /* a new reference */
+{
+#if defined(SLABCACHE_DIGITS)
+    PyLongObject *integer = (PyLongObject *)room;
+    digit *digits;
+    size_t count = number >> 60 ? 3 : number >> 30 ? 2 : 1;
+    if (number > 256) {
+#if PY_VERSION_HEX >= 0x030C0000
+        integer->long_value.lv_tag = count << 3;
+        digits = integer->long_value.ob_digit;
+#else
+        Py_SET_SIZE(integer, (Py_ssize_t)count);
+        digits = integer->ob_digit;
+#endif
+        digits[0] = (digit)(number & PyLong_MASK);
+        if (count > 1)
+            digits[1] = (digit)(number >> 30 & PyLong_MASK);
+        if (count > 2)
+            digits[2] = (digit)(number >> 60);
+        Py_INCREF(room);
+        return room;
+    }
+#endif
+    return PyLong_FromUnsignedLongLong(number);
 }
 
 #endif

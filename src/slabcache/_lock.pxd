@@ -11,17 +11,23 @@ calls, and have those two methods for batches.
 
 cdef extern from "_lock.h" nogil:
     ctypedef struct lock_t:
-        pass
+        const bint forked       # this process is a child of the one that made the lock
+
+    ctypedef bint flag_t        # read and set by any thread, with or without the lock
 
     void lock_init(lock_t *lock)
     void lock_destroy(lock_t *lock)
 
 
 cdef extern from "_lock.h":
-    void lock_acquire(lock_t *lock)
-    void lock_release(lock_t *lock)
+    void lock_acquire(lock_t *lock) nogil
+    void lock_release(lock_t *lock) nogil
     bint batch_enter(lock_t *lock)
     void batch_leave(lock_t *lock) nogil
-    void gate_close()
-    void gate_open()
-    int gate_install()
+    int forks                   # between the first process and this one; that of `_base`
+    int fork_install()
+    void fork_is_by_python(bint whether)
+
+    void test_set_rest(bint whether)
+    long test_batches()
+    unsigned int test_overtakes(const lock_t *lock)

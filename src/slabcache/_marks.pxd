@@ -1,9 +1,10 @@
 """Marks: what a cache before a store keeps of each slot that is unsaved. A pool of them, and the way to them.
 
 There are as many marks as slots, but mostly few slots are unsaved. So a mark is taken when its slot becomes
-unsaved and given back when the store has its row: the one given back last is taken first, and one that was
-never used only where none is left. Memory is touched as far as the most unsaved slots at a time reached, no
-further, however many slots have had their turn. Mark 0 is the sentinel of the dirty ring.
+unsaved and given back when the store has its row (or, of an overtaken entry, when it is used or evicted): the
+one given back last is taken first, and one that was never used only where none is left. Memory is touched as
+far as the most marked slots at a time reached, no further, however many slots have had their turn. Mark 0 is
+the sentinel of the dirty ring.
 
     pool_at    0        4        8       12       16             24                        32
          | prev   | next   | slot   | hint   | since        | stamp: write number, state |
@@ -12,7 +13,7 @@ further, however many slots have had their turn. Mark 0 is the sentinel of the d
 The way from a slot to its mark is the word that holds the hint of a clean slot (see _lru.pxd):
 
     0 | hint (31 bits)          clean: what _lru.pxd has written there
-    1 | mark number             unsaved: its hint is in the mark meanwhile
+    1 | mark number             unsaved, or overtaken: its hint is in the mark meanwhile
     1 | 0                       free: no entry
 
 So slots and marks have numbers below 2**31. Each function needs the lock of the cache; all are O(1).
@@ -42,13 +43,14 @@ cdef enum:
     STATE_MASK = 3
     STATE_EVICTED = 4           # pending: off the LRU list until the store has confirmed it
     STATE_DELETED = 8           # a tombstone: off the LRU list too
-    STATE_FAILING = 16          # dirty, and its row fails by itself: off both rings until it is taken again
+    STATE_PASSED = 16           # the search for a clean entry has gone past it, see behind_oldest_clean
+    STATE_FAILING = 32          # dirty, and its row fails by itself: off both rings until it is taken again
 
     STAMP_STATE_BITS = 8        # 2**56 writes are enough
 
 
 cdef struct mark_t:
-    mark_number_t prev, next    # links of the dirty ring; `next` chains those that are free
+    mark_number_t prev, next    # links of the dirty or overtaken ring; `next` chains those that are free
     slot_t slot                 # whose mark it is; NIL: free
     slot_t hint                 # of the slot
     uint64_t since              # when it became dirty, monotonic, nanoseconds
@@ -65,8 +67,8 @@ cdef struct marks_t:            # views into one arena
     pool_t *pool
 
 
-cdef inline bint link_is_unsaved(const link_t *link) noexcept nogil:
-    """Of a slot that is not free."""
+cdef inline bint link_is_marked(const link_t *link) noexcept nogil:
+    """Whether a slot that is not free has a mark."""
     return link.hint & MARKED != 0
 
 
@@ -75,23 +77,23 @@ cdef inline bint link_is_free(const link_t *link) noexcept nogil:
 
 
 cdef inline mark_number_t link_mark(const link_t *link) noexcept nogil:
-    """The number of the mark of an unsaved slot."""
+    """The number of the mark of a slot that has one."""
     return link.hint & ~MARKED
 
 
 cdef inline mark_t *marks_of(const marks_t *marks, const link_t *link) noexcept nogil:
-    """The mark of an unsaved slot; for a free one the sentinel."""
+    """The mark of a slot that has one; for a free one the sentinel."""
     return marks.marks + link_mark(link)
 
 
 cdef inline mark_t *marks_at(const marks_t *marks, const link_t *link) noexcept nogil:
-    """The mark of an unsaved slot; for all others the sentinel, whose state is that of clean slots."""
-    return marks_of(marks, link) if link_is_unsaved(link) else marks.marks
+    """The mark of a slot that has one; for all others the sentinel, whose state is that of clean slots."""
+    return marks_of(marks, link) if link_is_marked(link) else marks.marks
 
 
 cdef inline void marks_set_hint(marks_t *marks, link_t *link, slot_t hint) noexcept nogil:
     """The hint of a free slot goes to the sentinel, where it does not matter."""
-    if link_is_unsaved(link):
+    if link_is_marked(link):
         marks_of(marks, link).hint = hint
     else:
         link.hint = hint
@@ -131,7 +133,7 @@ cdef inline mark_number_t marks_take(marks_t *marks, link_t *link, slot_t slot) 
 
 
 cdef inline void marks_give_back(marks_t *marks, link_t *link) noexcept nogil:
-    """The slot is clean from now on; its mark is on no ring."""
+    """A slot that is clean gives its mark back, which is on no ring."""
     cdef mark_number_t number = link_mark(link)
     cdef mark_t *mark = marks.marks + number
     link.hint = mark.hint

@@ -19,19 +19,24 @@ from slabcache._arena cimport (
     slot_t,
     trail_t,
 )
+from slabcache._base cimport SlabBase, rest_after_batches, running_batches
 from slabcache._behind cimport (
     OUTCOME_FOUND,
     STORED_FOUND,
     behind_delete,
     batch_t,
     behind_drain,
+    behind_invalidate,
     behind_put,
+    behind_read,
+    behind_restore,
     behind_settle,
     row_t,
 )
 from slabcache._check cimport CHECK_OK, check_slab
 from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
 from slabcache._hash cimport hash_key, seed_t
+from slabcache._lock cimport flag_t, lock_acquire, lock_release, test_overtakes
 from slabcache._lru cimport (
     link_t,
     lru_least_recent,
@@ -44,8 +49,9 @@ from slabcache._lru cimport (
 )
 from slabcache._marks cimport (
     STATE_EVICTED,
+    STATE_PASSED,
     link_is_free,
-    link_is_unsaved,
+    link_is_marked,
     link_mark,
     link_set_free,
     link_set_used,
@@ -77,7 +83,14 @@ from slabcache._slab cimport (
     slab_value,
 )
 from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
-from slabcache._unsaved cimport behind_at, behind_attach, behind_t, unsaved_pool_size, unsaved_size
+from slabcache._unsaved cimport (
+    behind_at,
+    behind_attach,
+    behind_is_unsaved,
+    behind_t,
+    unsaved_pool_size,
+    unsaved_size,
+)
 
 
 cdef class Table:
@@ -323,7 +336,7 @@ cdef class Marks:
         """`"free"`, or the number of the mark, or None, and the hint."""
         if link_is_free(&self.links[slot]):
             return "free"
-        if link_is_unsaved(&self.links[slot]):
+        if link_is_marked(&self.links[slot]):
             return link_mark(&self.links[slot]), marks_of(&self.marks, &self.links[slot]).hint
         return None, self.links[slot].hint
 
@@ -387,6 +400,39 @@ cdef class Unsaved:
         cdef row_t row = self.row(&key, &value)
         return behind_delete(&self.behind, self.find(key), &row, 1) == OUTCOME_FOUND
 
+    def load(self, uint64_t key):
+        """A read of a key that the store has; the new entry needs room, but the read does not."""
+        cdef uint64_t value = key
+        cdef row_t row = self.row(&key, &value)
+        behind_read(&self.behind, self.find(key), &row, True, True)
+
+    def invalidate(self, uint64_t key):
+        """Whether it was saved."""
+        cdef uint64_t hash = slab_hash(&self.behind.slab, <const char *>&key)
+        return behind_invalidate(&self.behind, self.find(key), hash)
+
+    def restore(self):
+        cdef uint64_t since[64]
+        cdef size_t row
+        for row in range(self.batch_size):
+            since[row] = 1
+        behind_restore(&self.behind, self.batch, since, self.batch_size)
+        self.batch_size = 0
+
+    def listed(self):
+        """`(key, whether it is unsaved)` of the entries of the LRU list, from least to most recent."""
+        cdef list entries = []
+        cdef slot_t slot = lru_least_recent(&self.behind.slab.lru)
+        while slot != NIL:
+            key = (<const uint64_t *>slab_key(&self.behind.slab, slot))[0]
+            entries.append((key, behind_is_unsaved(&self.behind, slot) != 0))
+            slot = lru_link(&self.behind.slab.lru, slot).prev
+        return entries
+
+    def steps(self):
+        """Of all searches for a clean entry."""
+        return self.behind.unsaved.steps
+
     def drain(self, size_t limit):
         """How many rows the store is given, at most 64."""
         cdef uint64_t since[64]
@@ -408,7 +454,7 @@ cdef class Unsaved:
 
     def mark(self, slot_t slot):
         """The number of the mark of a slot, or None."""
-        if link_is_unsaved(behind_at(&self.behind, slot)):
+        if link_is_marked(behind_at(&self.behind, slot)):
             return link_mark(behind_at(&self.behind, slot))
 
     def touched(self):
@@ -459,6 +505,12 @@ cdef class Unsaved:
             marks.pool.fresh += 1
         elif what == "dirty ring":
             mark.next = mark.prev
+        elif what == "passed":
+            mark_set_state(mark, mark_state(mark) | STATE_PASSED)
+        elif what == "cursor":
+            self.behind.unsaved.cursor = slot
+        elif what == "overtaken ring":
+            self.behind.unsaved.overtaken_ends.next = link_mark(link)
         elif what == "pending ring":
             self.behind.unsaved.pending_ends.next = slot
         else:
@@ -493,3 +545,122 @@ def add(str kind, bytes packed, *, uint64_t magnitude=0, bint negative=False, do
     fits = field_add(&field, target, &delta)
     assert fits or target == packed
     return bytes(target) if fits else None
+
+
+# ---- locks -------------------------------------------------------------------------------------------
+
+def set_rest(bint whether):
+    """Have threads that end a batch without the GIL rest before they want it back, or let them go on."""
+    rest_after_batches(whether)
+
+
+def batches():
+    """Batches, of all caches, that run without the GIL."""
+    return running_batches()
+
+
+def overtakes(SlabBase cache not None):
+    """Batches that had the cache before one which had come earlier; 0 on builds without a GIL, where the
+    interpreter's mutex sees to the order."""
+    return test_overtakes(&cache.lock)
+
+
+cdef void write_locked(SlabBase cache, const uint64_t *key, const uint64_t *value) noexcept nogil:
+    lock_acquire(&cache.lock)
+    slab_put(
+        &cache.slab, slab_hash(&cache.slab, <const char *>key), <const char *>key, <const char *>value, NULL
+    )
+    lock_release(&cache.lock)
+
+
+cdef class Writer:
+    """What a thread without a GIL does in scalar calls: it writes to a cache of u8 keys and values, in C
+    alone, so that it never waits for the interpreter."""
+
+    cdef flag_t stopped
+
+    def run(self, SlabBase cache not None, uint64_t keys):
+        """Write numbers to keys below `keys`, until `stop` is called from another thread; how many."""
+        cdef uint64_t key, count = 0
+        with nogil:
+            while not self.stopped:
+                key = count % keys
+                write_locked(cache, &key, &count)
+                count += 1
+        return count
+
+    def stop(self):
+        self.stopped = True
+
+
+# ---- memory ------------------------------------------------------------------------------------------
+
+cdef extern from *:
+    """
+    static struct {
+        PyMemAllocatorEx under[3]; /* of the domains RAW, MEM and OBJ */
+        long count, fails;         /* allocations so far, and the number of the one that fails */
+    } failing;
+
+    static int failing_now(void) { return ++failing.count == failing.fails; }
+
+    static void *failing_malloc(void *context, size_t size)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        return failing_now() ? NULL : under->malloc(under->ctx, size);
+    }
+
+    static void *failing_calloc(void *context, size_t count, size_t size)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        return failing_now() ? NULL : under->calloc(under->ctx, count, size);
+    }
+
+    static void *failing_realloc(void *context, void *memory, size_t size)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        return failing_now() ? NULL : under->realloc(under->ctx, memory, size);
+    }
+
+    static void failing_free(void *context, void *memory)
+    {
+        PyMemAllocatorEx *under = (PyMemAllocatorEx *)context;
+        under->free(under->ctx, memory);
+    }
+
+    static void failing_start(long number)
+    {
+        failing.count = 0;
+        failing.fails = number;
+        for (int domain = 0; domain < 3; domain++) {
+            PyMemAllocatorEx hook = {
+                &failing.under[domain], failing_malloc, failing_calloc, failing_realloc, failing_free
+            };
+            PyMem_GetAllocator((PyMemAllocatorDomain)domain, &failing.under[domain]);
+            PyMem_SetAllocator((PyMemAllocatorDomain)domain, &hook);
+        }
+    }
+
+    static long failing_stop(void)
+    {
+        for (int domain = 0; domain < 3; domain++)
+            PyMem_SetAllocator((PyMemAllocatorDomain)domain, &failing.under[domain]);
+        return failing.count;
+    }
+    """
+    void failing_start(long number)
+    long failing_stop()
+
+
+def without_memory(long number, call, *arguments):
+    """`(error, reached)` of a call of which one allocation of the interpreter's fails, the one of this
+    number, counted from 1: what it raised, or None, and whether it came so far. No other thread may run."""
+    error = None
+    failing_start(number)
+    try:
+        call(*arguments)
+    except BaseException as raised:
+        error = raised
+    finally:
+        count = failing_stop()
+    return error, count >= number

@@ -42,7 +42,7 @@ from slabcache._lookahead cimport (
     lookahead_start,
     lookahead_t,
 )
-from slabcache._marks cimport STATE_DELETED, link_is_free
+from slabcache._marks cimport STATE_DELETED, link_is_free, link_is_marked
 from slabcache._native cimport native_copy, native_equal, native_prefetch
 from slabcache._slab cimport rows_t, slab_find, slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
@@ -119,7 +119,7 @@ cdef inline void through_mark(
     cdef slot_t slot
     if row + DISTANCE < rows:
         slot = ahead.candidates[(row + DISTANCE) % RING_ROWS]
-        if slot != NIL and behind_is_unsaved(behind, slot):
+        if slot != NIL and link_is_marked(behind_at(behind, slot)):
             native_prefetch(behind_mark_of(behind, slot))
 
 

@@ -20,6 +20,11 @@ them are in the table. Another flag, failing, is that of a dirty slot whose row 
 it is on neither ring, so that no batch takes it, until the flusher, which keeps a list of these slots, asks
 for it again.
 
+Another flag, STATE_PASSED, is that of all entries from the least recent one up to `cursor`: the search for a
+clean entry has gone past them, as they were unsaved. One of them that the store confirms is overtaken: it
+keeps its mark, which goes to the overtaken ring, until it leaves its place in the LRU list. So no entry is
+passed twice while it keeps its place.
+
 A value that is loaded must not replace a newer one. Each write has a number. When the store has confirmed a
 row, the number of its last write is left at a place picked by its hash: from then on the row may leave
 memory, and a load that began before that number may have read what was there before the write, and is not
@@ -35,6 +40,7 @@ slot. Each function needs the lock of the cache.
 from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._arena cimport NIL, header_t, slot_t
+from slabcache._lock cimport flag_t
 from slabcache._lru cimport link_t, lru_insert, lru_link, lru_note_push
 from slabcache._marks cimport (
     STAMP_STATE_BITS,
@@ -43,8 +49,9 @@ from slabcache._marks cimport (
     STATE_EVICTED,
     STATE_FAILING,
     STATE_MASK,
+    STATE_PASSED,
     STATE_REDIRTIED,
-    link_is_unsaved,
+    link_is_marked,
     link_mark,
     mark_number_t,
     mark_set_state,
@@ -83,10 +90,12 @@ cdef struct unsaved_t:
     uint64_t failing            # of them, those whose rows fail by themselves
     uint64_t max_pending
     uint64_t sleep              # what the flusher waits for
-    uint64_t bell               # the flusher is to be woken
-    slot_t cursor               # the LRU list has no clean entry behind this one; NIL: not known
+    flag_t bell                 # the flusher is to be woken
+    slot_t cursor               # up to this one, entries of the LRU list are unsaved or overtaken; or NIL
     pool_t pool
     place_t pending_ends        # of the pending ring
+    place_t overtaken_ends      # of the overtaken ring
+    uint64_t steps              # of all searches for a clean entry, counted in debug builds
 
 
 cdef struct behind_t:           # views into one arena
@@ -95,6 +104,7 @@ cdef struct behind_t:           # views into one arena
     marks_t marks
     ring_t dirty                # of marks
     ring_t pending              # of slots
+    ring_t overtaken            # of marks
     uint64_t *saved             # at each place, the highest number of a write that was saved
     uint64_t place_mask         # places for saved writes - 1
 
@@ -127,6 +137,9 @@ cdef inline void behind_attach(behind_t *behind, header_t *header) noexcept nogi
     behind.dirty.places = <char *>behind.marks.marks
     behind.dirty.stride = sizeof(mark_t)
     behind.dirty.ends = <place_t *>behind.dirty.places
+    behind.overtaken.places = behind.dirty.places
+    behind.overtaken.stride = sizeof(mark_t)
+    behind.overtaken.ends = &behind.unsaved.overtaken_ends
     behind.pending.places = behind.slab.lru.links
     behind.pending.stride = behind.slab.lru.stride
     behind.pending.ends = &behind.unsaved.pending_ends
@@ -136,23 +149,23 @@ cdef inline link_t *behind_at(const behind_t *behind, slot_t slot) noexcept nogi
     return lru_link(&behind.slab.lru, slot)
 
 
+cdef inline uint8_t behind_state(const behind_t *behind, slot_t slot) noexcept nogil:
+    return marks_state(&behind.marks, behind_at(behind, slot))
+
+
 cdef inline bint behind_is_unsaved(const behind_t *behind, slot_t slot) noexcept nogil:
     """Whether a slot that is not free is unsaved."""
-    return link_is_unsaved(behind_at(behind, slot))
+    return behind_state(behind, slot) & STATE_MASK != 0
 
 
 cdef inline mark_t *behind_mark_at(const behind_t *behind, slot_t slot) noexcept nogil:
-    """The mark of an unsaved slot; for all others the sentinel, whose state is that of clean slots."""
+    """The mark of a slot that has one; for all others the sentinel, whose state is that of clean slots."""
     return marks_at(&behind.marks, behind_at(behind, slot))
 
 
 cdef inline mark_t *behind_mark_of(const behind_t *behind, slot_t slot) noexcept nogil:
-    """The mark of an unsaved slot."""
+    """The mark of a slot that has one."""
     return marks_of(&behind.marks, behind_at(behind, slot))
-
-
-cdef inline uint8_t behind_state(const behind_t *behind, slot_t slot) noexcept nogil:
-    return marks_state(&behind.marks, behind_at(behind, slot))
 
 
 cdef inline bint behind_is_listed(const behind_t *behind, slot_t slot) noexcept nogil:
@@ -181,7 +194,7 @@ cdef inline void behind_push(behind_t *behind, slot_t slot) noexcept nogil:
 cdef inline mark_t *behind_dirty(behind_t *behind, slot_t slot, uint64_t now) noexcept nogil:
     """The first write to a slot since it was clean, or in a batch for the store; its mark."""
     cdef link_t *link = behind_at(behind, slot)
-    cdef bint was_clean = not link_is_unsaved(link)
+    cdef bint was_clean = not link_is_marked(link)      # an overtaken one has been touched before
     cdef mark_number_t number = marks_take(&behind.marks, link, slot) if was_clean else link_mark(link)
     cdef mark_t *mark = behind.marks.marks + number
     if was_clean:
@@ -207,14 +220,18 @@ cdef inline void behind_mark(behind_t *behind, slot_t slot, mark_t *mark, uint64
 
 cdef inline uint8_t behind_clean(behind_t *behind, slot_t slot, uint64_t hash) noexcept nogil:
     """The store need not be told any more what is in an unsaved slot: it is clean, and may leave memory. The
-    flags that it had."""
+    flags that it had. An entry that was passed is overtaken."""
     cdef link_t *link = behind_at(behind, slot)
     cdef mark_t *mark = marks_of(&behind.marks, link)
     cdef uint64_t *place = &behind.saved[hash & behind.place_mask]
     cdef uint8_t flags = mark_state(mark) & ~<uint8_t>STATE_MASK
     place[0] = max(place[0], mark_written(mark))
     ring_unlink(&behind.dirty, link_mark(link))
-    marks_give_back(&behind.marks, link)
+    if flags & STATE_PASSED:
+        mark_set_state(mark, STATE_PASSED)
+        ring_append(&behind.overtaken, link_mark(link))
+    else:
+        marks_give_back(&behind.marks, link)
     behind.unsaved.count -= 1
     return flags
 

@@ -5,7 +5,8 @@ from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t, uintptr_t
 
 from slabcache._base cimport SlabBase
-from slabcache._behind cimport batch_t, edit_t
+from slabcache._behind cimport batch_t, outcome_t, row_t
+from slabcache._lock cimport flag_t
 from slabcache._lookahead cimport column_t
 from slabcache._through cimport request_t, room_t
 from slabcache._unsaved cimport behind_t
@@ -47,11 +48,12 @@ cdef class Batch:
 cdef class WriteBehindCore(SlabBase):
     cdef behind_t behind        # views into the same arena as `slab`
     cdef bytes default          # packed, or None
-    cdef int forks              # of the process when it was made: in a child of fork() nothing is written
-    cdef bint closed
+    cdef flag_t closed
 
     cdef const char *default_data(self) noexcept
     cdef object attempt(self, object key, bint counted, bint moves)
+    cdef object attempt_scalar(self, const char *key, bint counted, bint moves)
+    cdef outcome_t see_row(self, const row_t *row, bint counted, uint64_t *version) noexcept
     cdef bint attempt_put(self, object key, object value) except -1
     cdef object attempt_increment(self, object key, object field, object by)
     cdef int writable(self) except -1

@@ -17,10 +17,13 @@ from slabcache._base cimport (
     SlabBase,
     checked_capacity,
     empty_rows,
+    is_packed,
     new_arena,
     release,
     scratch,
     scratch_data,
+    shorten,
+    unpacked,
 )
 from slabcache._batch cimport column_of, packed_rows
 from slabcache._behind cimport (
@@ -28,7 +31,6 @@ from slabcache._behind cimport (
     OUTCOME_FOUND,
     OUTCOME_FULL,
     OUTCOME_UNKNOWN,
-    OUTCOME_WRAPS,
     STORED_ABSENT,
     STORED_FOUND,
     STORED_FRESH,
@@ -43,11 +45,13 @@ from slabcache._behind cimport (
     behind_restore,
     behind_settle,
     behind_take_again,
+    edit_apply,
     edit_t,
     outcome_t,
     row_t,
 )
 from slabcache._field cimport delta_t
+from slabcache._integer cimport integer_fill, integer_room
 from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._lookahead cimport column_t
 from slabcache._lru cimport lru_least_recent
@@ -55,7 +59,7 @@ from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
 from slabcache._native cimport native_copy, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._ring cimport ring_oldest
-from slabcache._slab cimport rows_t, slab_hash, slab_key
+from slabcache._slab cimport rows_t, slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._through cimport (
     STATUS_DONE,
@@ -76,8 +80,6 @@ from slabcache._through cimport (
 )
 from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
 
-import os
-
 import numpy as np
 
 from slabcache.errors import ClosedError
@@ -90,18 +92,6 @@ READ, CHANGE, CREATE = 0, 1, 2  # what a request is for: CREATE does something t
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
 NO_ROOM = object()              # a write has to wait
-
-cdef int forks = 0              # forks between the first process and this one
-
-
-def _after_fork_in_child():
-    global forks
-    forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
 
 cdef class Request:
     """The rows of a batch call, what the store has for them, and the results."""
@@ -255,7 +245,6 @@ cdef class WriteBehindCore(SlabBase):
         behind_attach(&self.behind, self.slab.header)
         self.behind.unsaved.max_pending = spare
         self.default = packed
-        self.forks = forks
 
     cdef uint64_t object_size(self) noexcept:
         return sizeof(WriteBehindCore)
@@ -269,7 +258,7 @@ cdef class WriteBehindCore(SlabBase):
         return self.ready()
 
     cdef int writable(self) except -1:
-        if self.forks != forks:
+        if self.lock.forked:
             raise RuntimeError(
                 "a forked child may read a WriteBehindCache, but not write to it: "
                 "only its parent writes to the store"
@@ -295,7 +284,7 @@ cdef class WriteBehindCore(SlabBase):
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it. No step of this runs Python code, so no signal handler
         gets in between."""
-        if self.slab.header is not NULL and self.behind.unsaved.bell and self.forks == forks:
+        if self.initialised and self.behind.unsaved.bell and not self.lock.forked:
             self.behind.unsaved.bell = False    # before: a batch may ring meanwhile, without the GIL
             try:
                 self._flusher._bells.put(None)
@@ -311,21 +300,16 @@ cdef class WriteBehindCore(SlabBase):
 
     cdef inline object attempt(self, object key, bint counted, bint moves):
         cdef char key_bytes[KEY_SIZE_MAX]
-        cdef char small[SCRATCH_SIZE]
-        cdef Schema schema = self._value_schema
-        cdef bytes large
-        cdef Record record = None
+        cdef Record record
         cdef row_t row
         cdef outcome_t outcome
         if self.closed:
             self.usable()
         schema_encode(self._key_schema, key, key_bytes)
-        if schema.is_record:
-            record = record_new(schema)
-            row.value = record_data(record)
-        else:
-            large = scratch(schema.size)
-            row.value = scratch_data(large, small)
+        if not self._value_schema.is_record:
+            return self.attempt_scalar(key_bytes, counted, moves)
+        record = record_new(self._value_schema)
+        row.value = record_data(record)
         row.key = key_bytes
         row.stored = STORED_UNKNOWN
         row.since = 0
@@ -342,7 +326,52 @@ cdef class WriteBehindCore(SlabBase):
             return UNKNOWN
         if outcome == OUTCOME_ABSENT:
             return ABSENT
-        return schema.decode_field(0, row.value) if record is None else record
+        return record
+
+    cdef outcome_t see_row(self, const row_t *row, bint counted, uint64_t *version) noexcept:
+        """Read one row, of which only a miss is `counted`, and the version of the cache at that."""
+        cdef outcome_t outcome
+        cdef slot_t slot
+        lock_acquire(&self.lock)
+        slot = table_find(&self.slab.table, row.hash, row.key)
+        outcome = behind_read(&self.behind, slot, row, False, False)
+        if outcome == OUTCOME_ABSENT and counted:
+            behind_read(&self.behind, slot, row, True, False)
+        version[0] = self.slab.header.version
+        release(self)
+        return outcome
+
+    cdef object attempt_scalar(self, const char *key, bint counted, bint moves):
+        """`attempt` where values are no records: the object is made before anything is counted or moved."""
+        cdef char small[SCRATCH_SIZE]
+        cdef bytes large = scratch(self._value_schema.size)
+        cdef row_t row
+        cdef uint64_t version
+        cdef outcome_t outcome
+        cdef bint done = False
+        row.key = key
+        row.value = scratch_data(large, small)
+        row.stored = STORED_UNKNOWN
+        row.since = 0
+        row.default = self.default_data()
+        row.hash = slab_hash(&self.slab, key)
+        while not done:
+            outcome = self.see_row(&row, counted, &version)
+            if outcome != OUTCOME_FOUND:
+                return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
+            value = self._value_schema.decode_field(0, row.value)
+            done = not counted and not moves
+            if not done:
+                lock_acquire(&self.lock)
+                done = version == self.slab.header.version
+                if done:
+                    behind_read(
+                        &self.behind, table_find(&self.slab.table, row.hash, key), &row, counted, moves
+                    )
+                release(self)
+        if self.behind.unsaved.bell:
+            self.ring_bell()
+        return value
 
     def __getitem__(self, key):
         value = self.attempt(key, True, True)
@@ -390,7 +419,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef bytes large
         cdef row_t row
         cdef outcome_t outcome
-        if self.closed or self.forks != forks:
+        if self.closed or self.lock.forked:
             self.writable()
         schema_encode(self._key_schema, key, key_bytes)
         large = scratch(self._value_schema.size)
@@ -431,9 +460,11 @@ cdef class WriteBehindCore(SlabBase):
         cdef delta_t delta
         cdef edit_t edit
         cdef row_t row
-        cdef outcome_t outcome
+        cdef uint64_t version
+        cdef slot_t slot
+        cdef outcome_t outcome = OUTCOME_UNKNOWN
         cdef Py_ssize_t position
-        if self.closed or self.forks != forks:
+        if self.closed or self.lock.forked:
             self.writable()
         schema_encode(self._key_schema, key, key_bytes)
         position = schema.number_position(field)
@@ -446,23 +477,28 @@ cdef class WriteBehindCore(SlabBase):
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = self.default_data()
-        self.lock_for_write()
         row.hash = slab_hash(&self.slab, key_bytes)
-        outcome = behind_edit(
-            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, &edit, 0
-        )
-        release(self)
+        while True:             # the result is made first: that may fail
+            self.lock_for_write()
+            slot = table_find(&self.slab.table, row.hash, key_bytes)
+            outcome = behind_read(&self.behind, slot, &row, False, False)
+            version = self.slab.header.version
+            release(self)
+            if outcome != OUTCOME_FOUND:
+                return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
+            if not edit_apply(&edit, row.value):
+                raise OverflowError(f"{schema.label(position)}: the sum with {by} is out of range")
+            value = schema.decode_field(position, row.value + schema.fields[position].offset)
+            self.lock_for_write()
+            if version != self.slab.header.version:
+                release(self)
+                continue
+            outcome = behind_edit(&self.behind, slot, &row, &edit, 0)
+            release(self)
+            break
         if self.behind.unsaved.bell:
             self.ring_bell()
-        if outcome == OUTCOME_WRAPS:
-            raise OverflowError(f"{schema.label(position)}: the sum with {by} is out of range")
-        if outcome == OUTCOME_ABSENT:
-            return ABSENT
-        if outcome == OUTCOME_UNKNOWN:
-            return UNKNOWN
-        if outcome == OUTCOME_FULL:
-            return NO_ROOM
-        return schema.decode_field(position, row.value + schema.fields[position].offset)
+        return NO_ROOM if outcome == OUTCOME_FULL else value
 
     def increment(self, key, field=None, by=1):
         """Add `by` to a numeric field of the entry, which is loaded where need be; its new value.
@@ -558,6 +594,9 @@ cdef class WriteBehindCore(SlabBase):
             evicted_values = empty_rows(self._value_schema.packed, rows)
             evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
             sink = &evicted
+            result = evicted_keys, evicted_values
+        else:
+            result = integer_room(rows)
         key_column = column_of(keys, self._key_schema.size, rows)
         value_column = column_of(values, self._value_schema.size, rows)
         view.keys = key_column
@@ -582,11 +621,12 @@ cdef class WriteBehindCore(SlabBase):
                 f"keys: another thread has changed them during the call, and {rows - done} rows found no room"
             )
         if not return_evicted:
-            return count
-        return (
-            from_rows(self._key_schema, evicted_keys[:evicted.count]),
-            from_rows(self._value_schema, evicted_values[:evicted.count]),
-        )
+            return integer_fill(result, count)
+        shorten(evicted_keys, evicted.count)
+        shorten(evicted_values, evicted.count)
+        if is_packed(self._key_schema) and is_packed(self._value_schema):
+            return result
+        return unpacked(self._key_schema, evicted_keys), unpacked(self._value_schema, evicted_values)
 
     def _increment(self, Request request not None, Py_ssize_t position, cnp.ndarray deltas not None):
         """`(status, results, rows done)`; nothing is changed unless the status is DONE."""
@@ -697,23 +737,33 @@ cdef class WriteBehindCore(SlabBase):
         cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
         cdef row_t row
         cdef slot_t slot
+        cdef uint64_t version
         self.writable()
         row.key = key_bytes
         row.value = PyBytes_AS_STRING(value)
         row.stored = STORED_UNKNOWN
         row.since = 0
         row.default = NULL
-        self.lock_for_write()
-        slot = lru_least_recent(&self.slab.lru)
-        if slot != NIL:
-            native_copy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
-            row.hash = slab_hash(&self.slab, key_bytes)
-            behind_delete(&self.behind, slot, &row, native_now())
+        while True:             # the result is made first: that may fail
+            self.lock_for_write()
+            slot = lru_least_recent(&self.slab.lru)
+            version = self.slab.header.version
+            if slot != NIL:
+                native_copy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
+                native_copy(row.value, slab_value(&self.slab, slot), schema.size)
+            release(self)
+            if slot == NIL:
+                return None
+            item = self._key_schema.decode(key_bytes), schema.decode(row.value)
+            self.lock_for_write()
+            if version == self.slab.header.version:
+                break
+            release(self)
+        row.hash = slab_hash(&self.slab, key_bytes)
+        behind_delete(&self.behind, slot, &row, native_now())
         release(self)
         self.ring_bell()
-        if slot == NIL:
-            return None
-        return self._key_schema.decode(key_bytes), schema.decode(PyBytes_AS_STRING(value))
+        return item
 
     def _invalidate(self, Request request not None):
         """Drop the rows from memory that are saved; `request.found` says which have gone."""
@@ -850,7 +900,7 @@ cdef class WriteBehindCore(SlabBase):
     @property
     def _forked(self):
         """Whether this is a child of the process that made the cache."""
-        return self.forks != forks
+        return self.lock.forked
 
     def _check_open(self):
         self.usable()

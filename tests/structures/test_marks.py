@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,25 +76,84 @@ TestMarks = MarksMachine.TestCase
 KEYS = st.integers(1, 12)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["write", "delete"]), KEYS),
+        st.tuples(st.sampled_from(["write", "write", "delete", "load", "load", "invalidate"]), KEYS),
         st.tuples(st.just("drain"), st.integers(0, 12)),
         st.tuples(st.just("settle"), st.booleans()),
+        st.tuples(st.just("restore")),
     ),
-    max_size=60,
+    max_size=80,
 )
 
 
-@given(steps=STEPS)
-def test_the_pool_is_touched_as_far_as_the_most_unsaved_at_a_time(steps: list[tuple[str, int]]) -> None:
-    cache = Unsaved(5, 4)
-    peak, flushing = 0, False
-    for call, argument in steps:
-        if call != "drain" or not flushing:
-            getattr(cache, call)(argument)
-        flushing = call == "drain" or (flushing and call != "settle")
-        peak = max(peak, cache.unsaved())
+def play(cache: Unsaved, steps: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Take the steps that make sense, one batch at a time, and check the cache after each."""
+    flushing = False
+    for step in steps:
+        call, *arguments = step
+        if call == "drain" and flushing:
+            continue
+        getattr(cache, call)(*arguments)
+        flushing = call == "drain" or (flushing and call not in ("settle", "restore"))
         assert cache.check() == 0
-        assert cache.touched() == peak
+        yield step
+
+
+@given(steps=STEPS)
+def test_the_pool_is_touched_as_far_as_the_most_marked_at_a_time(steps: list[tuple[Any, ...]]) -> None:
+    cache = Unsaved(5, 4)
+    peak = 0
+    for _ in play(cache, steps):
+        peak = max(peak, sum(bool(cache.mark(slot)) for slot in range(1, 10)))
+    assert cache.touched() == peak
+
+
+@given(steps=STEPS, capacity=st.integers(1, 6), spare=st.integers(0, 3))
+def test_a_search_for_a_clean_entry_goes_past_each_entry_once(
+    steps: list[tuple[Any, ...]], capacity: int, spare: int
+) -> None:
+    """All searches together take at most a step for each time that an entry came to a place in the list."""
+    cache = Unsaved(capacity, spare)
+    moves = 0
+    for call, *_ in play(cache, steps):
+        moves += call in ("write", "load")
+        assert cache.steps() <= moves
+
+
+def rows_of(size: int, spare: int) -> Unsaved:
+    """A full cache whose entries are all unsaved, and as many pending as may be."""
+    cache = Unsaved(size, spare)
+    for key in range(size + spare):
+        assert cache.write(key)
+    return cache
+
+
+SIZE = 2000
+
+
+def test_a_miss_beside_unsaved_entries_takes_no_walk() -> None:
+    """All but the newest entry are unsaved, and each miss evicts that one."""
+    cache = rows_of(SIZE, 8)
+    cache.drain(1)
+    cache.settle()
+    for key in range(10 * SIZE, 20 * SIZE):
+        cache.load(key)
+    assert cache.check() == 0
+    assert [unsaved for _, unsaved in cache.listed()] == [True] * (SIZE - 1) + [False]
+    assert cache.steps() <= SIZE
+
+
+def test_rows_that_are_saved_one_by_one_take_no_walk() -> None:
+    """Those that the store has not taken yet stay the least recent, and each row that it takes makes room for
+    one that is written."""
+    cache = rows_of(SIZE, 8)
+    for key in range(8, SIZE // 2):  # used since they were written: saved first, and more recent than others
+        cache.load(key)
+    for key in range(10 * SIZE, 10 * SIZE + SIZE // 2):
+        assert cache.drain(1) == 1
+        cache.settle()
+        assert cache.write(key)
+    assert cache.check() == 0
+    assert cache.steps() <= 2 * SIZE
 
 
 def test_every_slot_may_be_unsaved_again_and_again_at_the_marks_of_a_few() -> None:
@@ -136,6 +198,9 @@ CHECK_FREE, CHECK_HINT, CHECK_UNSAVED, CHECK_MARKS = 7, 9, 10, 11
         ("endless", "unsaved", CHECK_MARKS),
         ("fresh", "unsaved", CHECK_MARKS),
         ("dirty ring", "unsaved", CHECK_UNSAVED),
+        ("passed", "first unsaved", CHECK_UNSAVED),
+        ("cursor", "unsaved", CHECK_UNSAVED),
+        ("overtaken ring", "unsaved", CHECK_UNSAVED),
         ("pending ring", "unsaved", CHECK_UNSAVED),
     ],
 )
