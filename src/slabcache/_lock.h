@@ -144,8 +144,8 @@ static lock_t *lock_list = NULL;
 
 #if defined(Py_GIL_DISABLED)
 static PyMutex lock_list_mutex = {0}; /* owns the list; on GIL builds the GIL does */
-#define lock_list_acquire() PyMutex_Lock(&lock_list_mutex)
-#define lock_list_release() PyMutex_Unlock(&lock_list_mutex)
+#define lock_list_acquire() (PyMutex_Lock(&lock_list_mutex), lock_tell_acquired(&lock_list_mutex))
+#define lock_list_release() (lock_tell_released(&lock_list_mutex), PyMutex_Unlock(&lock_list_mutex))
 #define lock_clear(lock) ((lock)->mutex = (PyMutex){0})
 #else
 #define lock_list_acquire() ((void)0)
