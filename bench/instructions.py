@@ -67,6 +67,11 @@ def writes(cache: Any, keys: Any) -> None:
         cache[key] = value
 
 
+def scalar_writes(cache: Any, keys: Any) -> None:
+    for key in keys:
+        cache[key] = 7
+
+
 def increments(cache: Any, keys: Any) -> None:
     for key in keys:
         cache.increment(key, "mention_count")
@@ -97,6 +102,8 @@ def samples() -> list[tuple[str, int, Callable[[], None]]]:
         values = np.zeros(ROWS, cache.value_dtype)
         fresh = [new[at : at + ROWS].copy() for at in range(0, len(new), ROWS)]
         writes(cache, old_keys)
+        scalars = SlabCache(CALLS, spec, "i8")
+        scalar_writes(scalars, old_keys)
         store = Memory()
         store.key_dtype, store.value_dtype = dtype, np.dtype(VALUE)
         behind = WriteBehindCache(CALLS, store, flush_interval=1e6, default=(0, 0, 0))
@@ -117,6 +124,8 @@ def samples() -> list[tuple[str, int, Callable[[], None]]]:
             (f"get_many, {size}", batch, repeated(cache.get_many, rows)),
             (f"put_many, {size}", batch, repeated(cache.put_many, rows, values)),
             (f"evicting put_many, {size}", len(fresh) * ROWS, filled(fresh)),
+            (f"hit of a scalar, {size}", CALLS, lambda c=scalars, k=old_keys: hits(c, k)),
+            (f"write of a scalar, {size}", CALLS, lambda c=scalars, k=old_keys: scalar_writes(c, k)),
             (f"write-behind hit, {size}", CALLS, lambda c=behind, k=old_keys: hits(c, k)),
             (f"write-behind write, {size}", CALLS, lambda c=behind, k=old_keys: writes(c, k)),
             (f"write-behind increment, {size}", CALLS, lambda c=behind, k=old_keys: increments(c, k)),

@@ -859,7 +859,8 @@ cdef class WriteBehindCore(SlabBase):
         cdef cnp.ndarray numbers = np.ascontiguousarray(slots, np.uint32)
         if cnp.PyArray_NDIM(numbers) != 1:
             raise ValueError("slots must be a one-dimensional array")
-        if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.fresh:
+        self.ready()
+        if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.slot_count:
             raise ValueError("slots: not from a batch")
         return numbers
 
