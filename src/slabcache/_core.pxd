@@ -22,6 +22,12 @@ cdef struct seen_t:             # an entry that was seen, and that a change is t
     slot_t slot
 
 
+cdef struct hit_t:              # a hit, and where its entry was before
+    uint64_t version            # of the cache after it
+    slot_t slot
+    slot_t newer                # the one before it in the LRU list
+
+
 cdef class Sink:
     cdef cnp.ndarray keys, values
     cdef rows_t rows

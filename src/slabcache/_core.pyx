@@ -30,7 +30,7 @@ from slabcache._base cimport (
 )
 from slabcache._field cimport delta_t, field_add, field_t
 from slabcache._lock cimport lock_acquire
-from slabcache._lru cimport lru_least_recent
+from slabcache._lru cimport lru_least_recent, lru_link, lru_move_behind
 from slabcache._integer cimport integer_fill, integer_room
 from slabcache._native cimport native_copy, native_equal
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
@@ -83,7 +83,7 @@ cdef inline bint take_value(CacheCore self, const char *key, look_up_t how, char
     else:
         slot = table_find(&self.slab.table, hash, key)
     if slot != NIL:
-        native_copy(data, slab_value(&self.slab, slot), self._value_schema.size)
+        native_copy(data, slab_value(&self.slab, slot), self.slab.header.value_size)
         if how == LOOK_UP_POP:
             slab_erase(&self.slab, hash, slot)
     release(self)
@@ -132,6 +132,47 @@ cdef inline bint use_value(
     return same
 
 
+cdef inline bint hit_value(CacheCore self, const char *key, char *data, hit_t *hit) noexcept:
+    """Copy the value of `key` to `data` as `get` does, and take note of where its entry was."""
+    cdef slot_t slot
+    lock_acquire(&self.lock)
+    slot = slab_find(&self.slab, key)
+    if slot != NIL:
+        hit.newer = lru_link(&self.slab.lru, slot).prev
+        native_copy(data, slab_value(&self.slab, slot), self.slab.header.value_size)
+    slab_count_look_up(&self.slab, slot)
+    hit.slot = slot
+    hit.version = self.slab.header.version
+    release(self)
+    return slot != NIL
+
+
+cdef void take_back(CacheCore self, const hit_t *hit) noexcept:
+    """There is no memory for the object of a hit: it was none, unless others have come since."""
+    lock_acquire(&self.lock)
+    if self.slab.header.version == hit.version:
+        lru_move_behind(&self.slab.lru, hit.slot, hit.newer)
+        self.slab.header.version += 1
+        self.slab.header.counters.hits -= 1
+    release(self)
+
+
+cdef inline object hit_scalar(CacheCore self, const char *key, object missing):
+    """`get` of a value that is no record and not large: what all do, in the fewest steps."""
+    cdef char data[SCRATCH_SIZE]
+    cdef bint failed = True
+    cdef hit_t hit
+    if not hit_value(self, key, data, &hit):
+        return missing
+    try:
+        value = self._value_schema.decode_field(0, data)
+        failed = False
+    finally:
+        if failed:
+            take_back(self, &hit)
+    return value
+
+
 cdef object look_up_scalar(CacheCore self, const char *key, look_up_t how, object missing):
     """`look_up` where values are no records. A function of its own: it costs the others nothing."""
     cdef char small[SCRATCH_SIZE]
@@ -152,10 +193,12 @@ cdef inline object look_up(CacheCore self, object key, look_up_t how, object mis
     schema_encode(self._key_schema, key, key_bytes)
     # The result is made before anything is changed: that may fail, and nothing may be allocated while the
     # lock is held. A record can be made empty.
-    if self._value_schema.is_record:
-        record = record_new(self._value_schema)
-        return record if take_value(self, key_bytes, how, record_data(record)) else missing
-    return look_up_scalar(self, key_bytes, how, missing)
+    if not self._value_schema.is_record:
+        if how == LOOK_UP_GET and self._value_schema.size <= SCRATCH_SIZE:
+            return hit_scalar(self, key_bytes, missing)
+        return look_up_scalar(self, key_bytes, how, missing)
+    record = record_new(self._value_schema)
+    return record if take_value(self, key_bytes, how, record_data(record)) else missing
 
 
 cdef class CacheCore(SlabBase):

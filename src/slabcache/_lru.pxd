@@ -86,6 +86,16 @@ cdef inline void lru_unlink(lru_t *lru, slot_t slot) noexcept nogil:
     lru_link(lru, link.next).prev = link.prev
 
 
+cdef inline void lru_move_behind(lru_t *lru, slot_t slot, slot_t newer) noexcept nogil:
+    """Move `slot` to the place right after another in recency, or to the front where that is NIL."""
+    cdef link_t *link = lru_link(lru, slot)
+    lru_unlink(lru, slot)
+    link.prev = newer
+    link.next = lru_link(lru, newer).next
+    lru_link(lru, link.next).prev = slot
+    lru_link(lru, newer).next = slot
+
+
 cdef inline bint lru_move_to_front(lru_t *lru, slot_t slot) noexcept nogil:
     """Make `slot`, which is on the list, the most recent; whether that changed the order."""
     if lru_most_recent(lru) == slot:

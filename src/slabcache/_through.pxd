@@ -64,6 +64,7 @@ cdef enum:                      # of a change
     STATUS_DONE = 0
     STATUS_MISSING = 1          # rows are not in memory
     STATUS_FULL = 2             # there is too little room
+    STATUS_OTHER = 3            # the value is another than was expected
 
 
 cdef struct room_t:             # rows of a change

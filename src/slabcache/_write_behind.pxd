@@ -31,6 +31,7 @@ cdef class Request:
     cdef int loads                      # how often rows were missing
     cdef room_t room                    # what the last attempt of a change has found
     cdef readonly bint counted, moves   # of a read
+    cdef readonly bint created          # the row was written by the call
     cdef size_t done                    # rows of a read that have run
     cdef bytes default                  # packed, or None
     cdef cnp.ndarray first              # whether a row is the first of its key; None until that matters

@@ -34,6 +34,7 @@ from slabcache._behind cimport (
     STORED_ABSENT,
     STORED_FOUND,
     STORED_FRESH,
+    STORED_MASK,
     STORED_SEEN,
     STORED_UNKNOWN,
     behind_delete,
@@ -49,6 +50,7 @@ from slabcache._behind cimport (
     edit_t,
     outcome_t,
     row_t,
+    stored_t,
 )
 from slabcache._field cimport delta_t
 from slabcache._integer cimport integer_fill, integer_room
@@ -56,7 +58,7 @@ from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._lookahead cimport column_t
 from slabcache._lru cimport lru_least_recent
 from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
-from slabcache._native cimport native_copy, native_now
+from slabcache._native cimport native_copy, native_equal, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._ring cimport ring_oldest
 from slabcache._slab cimport rows_t, slab_hash, slab_key, slab_value
@@ -64,6 +66,7 @@ from slabcache._table cimport table_find
 from slabcache._through cimport (
     STATUS_DONE,
     STATUS_MISSING,
+    STATUS_OTHER,
     request_t,
     room_t,
     through_delete,
@@ -87,7 +90,7 @@ from slabcache.rows import first_of_each, from_rows
 
 cnp.import_array()
 
-DONE, MISSING, FULL = 0, 1, 2   # a status
+DONE, MISSING, FULL, OTHER = 0, 1, 2, 3     # a status
 READ, CHANGE, CREATE = 0, 1, 2  # what a request is for: CREATE does something to absent rows
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
@@ -708,6 +711,44 @@ cdef class WriteBehindCore(SlabBase):
                 behind_put(&self.behind, slot, &row, PyBytes_AS_STRING(value), native_now(), NULL)
                 native_copy(row.value, PyBytes_AS_STRING(value), self._value_schema.size)
                 view.found[0] = True
+                request.created = True
+        release(self)
+        self.ring_bell()
+        return status
+
+    def _pop(self, Request request not None, bytes expected not None):
+        """Delete the only row if its value, packed, is what is expected, or if there is none; the status, with
+        nothing changed unless it is DONE. Where it is OTHER, `request.values` has the value."""
+        cdef int64_t missing
+        cdef request_t view
+        cdef row_t row
+        cdef slot_t slot
+        cdef stored_t stored
+        cdef uint64_t since
+        cdef const char *value
+        cdef int status
+        if len(request) != 1 or len(expected) != self._value_schema.size:
+            raise ValueError("one row, and a value of its size")
+        self.writable()
+        view = request.view()
+        self.lock_for_write()
+        stored, since = <stored_t>view.stored[0], view.since[0]
+        status = through_prepare(&self.behind, &view, &missing, &request.room)
+        if status == STATUS_DONE:
+            row = through_only_row(&self.behind, &view)
+            slot = table_find(&self.slab.table, row.hash, row.key)
+            value = row.default
+            if row.stored == STORED_SEEN or (slot == NIL and row.stored & STORED_MASK == STORED_FOUND):
+                value = row.value
+            if value is not NULL and not native_equal(
+                value, PyBytes_AS_STRING(expected), self._value_schema.size
+            ):
+                if value is not row.value:
+                    native_copy(row.value, value, self._value_schema.size)
+                view.stored[0], view.since[0] = stored, since
+                status = STATUS_OTHER
+            else:
+                view.found[0] = OUTCOME_FOUND == behind_delete(&self.behind, slot, &row, native_now())
         release(self)
         self.ring_bell()
         return status

@@ -35,6 +35,7 @@ FLUSH_COUNTERS = {
 FLUSH_GAUGES = {
     "dirty": "Rows that the store does not have yet",
     "pending": "Evicted rows that the store does not have yet",
+    "failing": "Rows that the store does not take, each by itself; they are tried again",
     "oldest_dirty_age": "Seconds since the oldest of the dirty rows became so",
 }
 

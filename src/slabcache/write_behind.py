@@ -28,6 +28,7 @@ from slabcache._write_behind import (
     DONE,
     FULL,
     MISSING,
+    OTHER,
     READ,
     Request,
     WriteBehindCore,
@@ -180,6 +181,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         pending = whole("max_pending", max_pending, 0)
         _renew_after_fork()
         super().__init__(capacity, pending, store.key_dtype, store.value_dtype, default)
+        if default is not None and hasattr(store, "null_value"):
+            packed = self._value_schema.encode_rows([default])
+            store.null_value = from_rows(self._value_schema, packed)[0]
         self.store = store
         self._loader = Loader(self, store, places, patience)
         self._closing = threading.RLock()  # held by the one who closes
@@ -482,13 +486,13 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _too_late(self, need: Room | Saved) -> Exception:
         unsaved = self._unsaved()[0]
         error: Exception
-        if self._is_over:
-            error = ClosedError("the cache is closed")
-        elif self._flusher.store_is_closed:
+        if self._flusher.store_is_closed:
             error = ClosedError(
                 f"the store was closed before its cache, and {unsaved} rows are unsaved; close the cache "
                 "alone: it closes its store"
             )
+        elif self._is_over:
+            error = ClosedError("the cache is closed")
         elif isinstance(need, Saved):
             error = TimeoutError(f"{unsaved} rows are not in the store yet")
         else:
@@ -667,9 +671,12 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         yield from self._changing(request, lambda: self._set_default(request, value))
         if not request.found[0]:
             # It is looked at only where it is needed. A look-up has been counted.
-            value = self._value_schema.encode_rows([default]).tobytes()
+            rows = self._value_schema.encode_rows([default])
+            value, made = rows.tobytes(), self._value_schema.decode_rows(rows)[0]
             request = self._request_one(key, CREATE)
             yield from self._changing(request, lambda: self._set_default(request, value))
+            if request.created:
+                return made
         return self._value_schema.decode_rows(request.values)[0]
 
     def _deleting(self, keys: Any) -> Steps[Array]:
@@ -680,9 +687,20 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def _popping(self, key: Any, default: Any) -> Steps[Any]:
         request = self._request_one(key, CHANGE)
-        yield from self._changing(request, lambda: self._delete(request))
+        rows = np.zeros(1, self._value_schema.packed)
+        expected, value = rows.tobytes(), self._value_schema.decode_rows(rows)[0]
+
+        def attempt() -> int:
+            nonlocal expected, value
+            while (status := self._pop(request, expected)) == OTHER:
+                # The result is made before the row is deleted: afterwards there might be no memory for it.
+                expected = request.values.tobytes()
+                value = self._value_schema.decode_rows(request.values)[0]
+            return status
+
+        yield from self._changing(request, attempt)
         if request.found[0]:
-            return self._value_schema.decode_rows(request.values)[0]
+            return value
         if default is _MISSING:
             raise KeyError(key)
         return default

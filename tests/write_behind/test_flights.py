@@ -11,6 +11,7 @@ from slabcache._flights import Flight, Flights
 
 KEYS = st.lists(st.sampled_from([b"a", b"b", b"c", b"d"]), min_size=1, max_size=5)
 LIMIT = 2
+STRAYS_MAX = 16  # as in _flights.pyx
 
 
 class Model:
@@ -76,7 +77,8 @@ class Machine(RuleBasedStateMachine):
     def depart(self, nested: bool) -> None:
         following = Flight(None)
         flight, model = self.pairs[-1]
-        may = nested or len(self.under_way()) < LIMIT
+        is_room = len(self.under_way()) < LIMIT and len(self.under_way("given up")) < STRAYS_MAX
+        may = nested or is_room
         assert self.real.depart(flight, following, 7, 0.5, nested) is may
         if may:
             model.state = "departed"
@@ -115,7 +117,7 @@ class Machine(RuleBasedStateMachine):
         assert self.real.strays == len(self.under_way("given up"))
         assert self.real.landings == self.landings
         assert self.real.may_depart() == bool(
-            self.pairs[-1][1].keys and self.real.running < LIMIT and self.real.strays < 16
+            self.pairs[-1][1].keys and self.real.running < LIMIT and self.real.strays < STRAYS_MAX
         )
         assert {key: self.model(flight) for key, flight in self.real.places.items()} == self.places
         for flight, model in self.pairs:
