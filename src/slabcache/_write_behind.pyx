@@ -717,8 +717,8 @@ cdef class WriteBehindCore(SlabBase):
         return status
 
     def _pop(self, Request request not None, bytes expected not None):
-        """Delete the only row if its value, packed, is what is expected, or if there is none; the status, with
-        nothing changed unless it is DONE. Where it is OTHER, `request.values` has the value."""
+        """Delete the only row if its value, packed, is what is expected, or if there is none; the status,
+        with nothing changed unless it is DONE. Where it is OTHER, `request.values` has the value."""
         cdef int64_t missing
         cdef request_t view
         cdef row_t row
@@ -726,6 +726,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef stored_t stored
         cdef uint64_t since
         cdef const char *value
+        cdef bint is_loaded
         cdef int status
         if len(request) != 1 or len(expected) != self._value_schema.size:
             raise ValueError("one row, and a value of its size")
@@ -738,7 +739,8 @@ cdef class WriteBehindCore(SlabBase):
             row = through_only_row(&self.behind, &view)
             slot = table_find(&self.slab.table, row.hash, row.key)
             value = row.default
-            if row.stored == STORED_SEEN or (slot == NIL and row.stored & STORED_MASK == STORED_FOUND):
+            is_loaded = slot == NIL and row.stored & STORED_MASK == STORED_FOUND
+            if is_loaded or row.stored == STORED_SEEN:
                 value = row.value
             if value is not NULL and not native_equal(
                 value, PyBytes_AS_STRING(expected), self._value_schema.size
