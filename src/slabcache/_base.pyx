@@ -320,7 +320,7 @@ cdef class SlabIterator:
         cdef bytes large = scratch(values.size)
         cdef char *data = scratch_data(large, small)
         cdef slot_t slot, following = NIL
-        cdef bint valid
+        cdef bint valid, passed
         if self.exhausted:
             raise StopIteration
         lock_acquire(&cache.lock)
@@ -343,9 +343,13 @@ cdef class SlabIterator:
             item = values.decode(data)
         else:
             item = keys.decode(key_bytes), values.decode(data)
-        self.slot = following   # last: what fails passes no entry
-        self.left -= 1
-        return item
+        lock_acquire(&cache.lock)
+        passed = self.slot == slot and self.left > 0    # last: what fails passes no entry
+        if passed:
+            self.slot = following
+            self.left -= 1
+        lock_release(&cache.lock)
+        return item if passed else self.__next__()      # another thread has come first
 
 
 def forks():

@@ -150,7 +150,7 @@ cdef inline bint hit_value(CacheCore self, const char *key, char *data, hit_t *h
 cdef void take_back(CacheCore self, const hit_t *hit) noexcept:
     """There is no memory for the object of a hit: it was none, unless others have come since."""
     lock_acquire(&self.lock)
-    if self.slab.header.version == hit.version:
+    if self.slab.header.version == hit.version and self.slab.header.counters.hits > self.base.hits:
         lru_move_behind(&self.slab.lru, hit.slot, hit.newer)
         self.slab.header.version += 1
         self.slab.header.counters.hits -= 1

@@ -115,6 +115,10 @@ cdef bint is_nan(object item):
     return isinstance(item, (float, np.datetime64, np.timedelta64)) and item != item
 
 
+def is_of_bools(dtype):
+    return dtype.base == np_bool
+
+
 cdef bint is_array(object item):
     if isinstance(item, Record):    # its items are taken one by one
         return False
@@ -696,6 +700,12 @@ cdef class Record:
             return mine == theirs
         return len(mine) == len(theirs) and all(map(equal_arrays, mine, theirs))
 
+    def __ne__(self, other):
+        if isinstance(other, np.ndarray):
+            return other != record_array(self)
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
     def __hash__(self):
         # NaN has another hash in each object that stands for it.
         cdef list items = list(record_items(self))
@@ -710,7 +720,7 @@ cdef class Record:
 
     def __array__(self, dtype=None, copy=None):
         """What `numpy.asarray` makes of a record: a structured array of no dimensions."""
-        if all(map(np.dtype(bool).__eq__, record_schema(self).dtypes)):
+        if all(map(is_of_bools, record_schema(self).dtypes)):
             raise TypeError(NOT_AN_ITEM)    # numpy would take the record as an item, and that for True
         if copy is False:
             raise ValueError("the fields of a Record cannot be taken without a copy")

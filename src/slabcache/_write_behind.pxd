@@ -20,6 +20,9 @@ cdef enum:                      # what a request is for
     LOADS_MAX = 3               # of a row that is written again and again meanwhile
 
 
+cdef class WriteBehindCore(SlabBase)
+
+
 cdef class Request:
     cdef readonly cnp.ndarray keys      # packed
     cdef readonly cnp.ndarray values    # packed: of each row what was loaded, then the result
@@ -38,6 +41,7 @@ cdef class Request:
 
     cdef int expect(self) except -1
     cdef request_t view(self) except *
+    cdef request_t view_of(self, WriteBehindCore cache) except *
 
 
 cdef class Batch:

@@ -122,6 +122,13 @@ cdef class Request:
             self.since = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
         return 0
 
+    cdef request_t view_of(self, WriteBehindCore cache) except *:
+        """`view` for a change of `cache`, which `supply` may not have made room for."""
+        if self.keys.dtype != cache._key_schema.packed or self.values.dtype != cache._value_schema.packed:
+            raise ValueError("request: not of this cache")
+        self.expect()
+        return self.view()
+
     cdef request_t view(self) except *:
         cdef request_t request
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(self.found, 0)
@@ -143,7 +150,8 @@ cdef class Request:
         load has found was so during the call, and will do as an answer where nothing is made from it.
         """
         self.expect()
-        stored = np.where(found, STORED_FOUND, STORED_ABSENT)
+        # Of the type that it is assigned to: numpy 2.4 reads a null pointer where a cast finds no memory.
+        stored = np.where(found, STORED_FOUND, STORED_ABSENT).astype(np.uint8)
         if fresh and self.loads >= LOADS_MAX:
             if self.purpose == PURPOSE_READ:
                 stored |= STORED_FRESH
@@ -248,6 +256,19 @@ cdef class WriteBehindCore(SlabBase):
         behind_attach(&self.behind, self.slab.header)
         self.behind.unsaved.max_pending = spare
         self.default = packed
+
+    def __del__(self):
+        """The last reference goes: the flusher, which knows whether rows are unsaved, keeps the cache for as
+        long. No step of this runs Python code, so no signal handler gets in between."""
+        if self.closed or self.lock.forked:
+            return
+        flusher = getattr(self, "_flusher", None)
+        if flusher is not None:
+            flusher._kept = self
+            try:
+                flusher._bells.put(None)
+            except MemoryError:         # it looks by itself after a while
+                pass
 
     cdef uint64_t object_size(self) noexcept:
         return sizeof(WriteBehindCore)
@@ -493,7 +514,10 @@ cdef class WriteBehindCore(SlabBase):
                 raise OverflowError(f"{schema.label(position)}: the sum with {by} is out of range")
             value = schema.decode_field(position, row.value + schema.fields[position].offset)
             self.lock_for_write()
-            if version != self.slab.header.version:
+            # The flusher frees pending slots and tombstones that are saved, which is no change of the cache.
+            if version != self.slab.header.version or slot != table_find(
+                &self.slab.table, row.hash, key_bytes
+            ):
                 release(self)
                 continue
             outcome = behind_edit(&self.behind, slot, &row, &edit, 0)
@@ -634,6 +658,7 @@ cdef class WriteBehindCore(SlabBase):
     def _increment(self, Request request not None, Py_ssize_t position, cnp.ndarray deltas not None):
         """`(status, results, rows done)`; nothing is changed unless the status is DONE."""
         cdef Schema schema = self._value_schema
+        schema.label(position)      # refuses a position that there is not
         cdef cnp.npy_intp rows = len(request), done = 0
         cdef cnp.ndarray results = empty_rows(schema.dtypes[position], rows)
         cdef cnp.ndarray missing = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
@@ -648,7 +673,7 @@ cdef class WriteBehindCore(SlabBase):
         edit.fields = &schema.fields[position]
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
-        view = request.view()
+        view = request.view_of(self)
         state = self.enter_for_write(rows)
         status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
@@ -671,7 +696,9 @@ cdef class WriteBehindCore(SlabBase):
         edit.data = PyBytes_AS_STRING(data)
         edit.chosen = PyBytes_AS_STRING(chosen)
         edit.count = schema.count
-        view = request.view()
+        if len(request) != 1 or len(data) != schema.size or len(chosen) != schema.count:
+            raise ValueError("one row, a flag for each field, and a value")
+        view = request.view_of(self)
         self.lock_for_write()
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status == STATUS_DONE:
@@ -693,7 +720,9 @@ cdef class WriteBehindCore(SlabBase):
         cdef slot_t slot
         cdef outcome_t outcome
         self.writable()
-        view = request.view()
+        if len(request) != 1 or (value is not None and len(value) != self._value_schema.size):
+            raise ValueError("one row, and a value of its size")
+        view = request.view_of(self)
         self.lock_for_write()
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status != STATUS_MISSING:
@@ -731,7 +760,7 @@ cdef class WriteBehindCore(SlabBase):
         if len(request) != 1 or len(expected) != self._value_schema.size:
             raise ValueError("one row, and a value of its size")
         self.writable()
-        view = request.view()
+        view = request.view_of(self)
         self.lock_for_write()
         stored, since = <stored_t>view.stored[0], view.since[0]
         status = through_prepare(&self.behind, &view, &missing, &request.room)
@@ -764,7 +793,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef PyThreadState *state
         cdef int status
         self.writable()
-        view = request.view()
+        view = request.view_of(self)
         state = self.enter_for_write(rows)
         status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
@@ -879,7 +908,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
         cdef uint64_t *times_data = <uint64_t *>cnp.PyArray_DATA(times)
         cdef PyThreadState *state
-        if cnp.PyArray_DIM(times, 0) != count:
+        if cnp.PyArray_NDIM(times) != 1 or cnp.PyArray_DIM(times, 0) != count:
             raise ValueError("since: not as many as slots")
         state = self.enter(count)
         behind_put_aside(&self.behind, data, times_data, count)
@@ -911,6 +940,7 @@ cdef class WriteBehindCore(SlabBase):
         """The flusher is about to wait for what `sleep` says. `(unsaved, pends, since)`: how many rows are
         unsaved, whether evicted ones wait for a batch, and when the oldest became dirty."""
         cdef bint pends
+        self.ready()
         lock_acquire(&self.lock)
         self.behind.unsaved.sleep = sleep
         self.behind.unsaved.bell = False

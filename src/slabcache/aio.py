@@ -130,8 +130,10 @@ async def _arrival(loader: Loader, flight: Flight, deadline: float | None) -> No
         while not arrived.done():
             loader.call_when_done(flight, callback)
             await asyncio.wait([arrived], timeout=seconds_until(look_again(deadline)))
-            if not arrived.done() and seconds_until(deadline) == 0:
-                raise loader.too_late(flight)
+            if not arrived.done():
+                if seconds_until(deadline) == 0:
+                    raise loader.too_late()
+                loader.give_up_late()
     finally:
         loader.forget(flight, callback)
     loader.check(flight)

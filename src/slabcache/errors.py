@@ -89,6 +89,8 @@ def own_copy(error: BaseException) -> BaseException:
         mine = error
     if mine is error or type(mine) is not type(error):
         mine = RuntimeError(f"{type(error).__name__}: {error}")
+    if hasattr(error, "__notes__"):
+        mine.__notes__ = list(error.__notes__)
     mine.__traceback__ = mine.__context__ = None
     mine.__cause__ = error
     return mine

@@ -26,7 +26,7 @@ from slabcache._write_behind import Batch
 from slabcache.division import Outcome, divide
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.rows import from_rows
-from slabcache.waiting import Bell, deadline_after, persist, wake_all
+from slabcache.waiting import Bell, deadline_after, look_again, persist, seconds_until, wake_all
 
 if TYPE_CHECKING:
     from slabcache.stores.base import Store
@@ -40,6 +40,7 @@ Array = np.ndarray[Any, Any]
 OnRejected = Callable[[Array, Array, BaseException], object]
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts, of a batch or of a row that fails
+COLLECT_AGAIN = 0.1  # seconds
 EARLY = 16  # a row goes with others up to the 16th part of the interval before it is due
 SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
@@ -90,11 +91,18 @@ class Counts:
 
 
 class Aside(NamedTuple):
-    """A row that fails by itself."""
+    """A row that fails by itself, or is refused."""
 
     since: int  # when it became dirty, of time.monotonic_ns()
     due: float  # when it is tried again, of time.monotonic()
     pause: float  # seconds
+    refused: int | None  # when it was refused first, of time.monotonic_ns()
+    deleted: bool
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has not been tried again."""
+        return self.pause <= FIRST_DELAY
 
 
 #: Who writes to which store, or table: two caches would not see each other's rows.
@@ -114,7 +122,9 @@ class Flusher:
     ) -> None:
         self._bells: SimpleQueue[int | None] = SimpleQueue()  # what became dirty no later is to be written
         self._cache = weakref.ref(cache)
-        self._kept: WriteBehindCache | None = None  # dropped by its users, with rows unsaved
+        self._kept: WriteBehindCache | None = None  # dropped by its users; its finalizer puts it here
+        self._was_dropped = False
+        self._idle: dict[object, Callable[[], object]] = {}  # to be called when the thread has no reference
         self.store = store
         self.identities: list[Hashable] = [("store", id(store))]
         identity = getattr(store, "identity", None)
@@ -137,7 +147,8 @@ class Flusher:
         self._batch: Batch | None = None  # under way
         self._since: int | None = None  # when the oldest of its rows became dirty
         self._aside: dict[int, Aside] = {}  # by slot: rows that fail by themselves
-        self._pauses: dict[int, float] = {}  # of those that are tried again
+        self._again_by: dict[int, Aside] = {}  # those that are tried again, by slot
+        self._final: set[int] = set()  # of them, those whose next refusal is for good
         self._again = False  # the last batch was one of them
         self._ended: dict[object, Callable[[], object]] = {}  # to be called when the thread has ended
         self._has_ended = False
@@ -149,35 +160,44 @@ class Flusher:
         """Become the one who writes to the store. A cache that was dropped is saved before, for `timeout`
         seconds at most."""
         deadline = deadline_after(timeout)
-        claimed: list[Hashable] = []
         try:
             for identity in self.identities:
                 while (owner := owners.setdefault(identity, self)) is not self:
                     owner.make_way(deadline)
-                claimed.append(identity)
             self._thread.start()
         except BaseException:
-            for identity in claimed:
-                owners.pop(identity, None)
+            self._disown()
             raise
+
+    def _disown(self) -> None:
+        for identity in self.identities:
+            if owners.get(identity) is self:
+                owners.pop(identity, None)
 
     def make_way(self, deadline: float | None) -> None:
         """Another cache is to write to this store: ValueError while this one is in use, TimeoutError where it
         was dropped, and its rows cannot be saved."""
-        cache = self.cache()
-        if cache is not None and not self.is_dropped and not cache.closed:
-            del cache
+        if self._is_used():
             gc.collect()  # it may be garbage
-            cache = self.cache()
-            if cache is not None and not self.is_dropped and not cache.closed:
+            idle = Bell()
+            self._idle[idle] = idle.ring
+            self._bells.put(None)
+            while self._is_used() and not idle.wait(look_again(deadline)) and seconds_until(deadline) != 0:
+                pass  # the thread itself may have the last reference, until its call of the store ends
+            self._idle.pop(idle, None)
+            if self._is_used():
                 raise ValueError(
                     f"store: another cache that is open writes to this {self._name()} or its table, and the "
                     "two would overwrite each other's rows; close() that one first"
                 )
-        del cache
-        if not self.join(deadline):
+        while not self.join(time.monotonic() + COLLECT_AGAIN):
+            if self._was_dropped and self._kept is None:
+                gc.collect()  # it is saved, and garbage
+            if seconds_until(deadline) != 0:
+                continue
             cache = self.cache()
             unsaved = 0 if cache is None else cache._unsaved()[0]
+            del cache  # the error keeps what is here
             error = TimeoutError(
                 f"store: a cache was dropped without close(), and {unsaved} rows of it cannot be saved"
             )
@@ -254,14 +274,9 @@ class Flusher:
     def cache(self) -> WriteBehindCache | None:
         return self._cache() if self._kept is None else self._kept
 
-    def drop(self, cache: WriteBehindCache) -> None:
-        """The last reference to the cache goes, as its finalizer says: it is kept while rows are unsaved."""
-        if cache._unsaved()[0] and not self._is_stopping and not self._is_child:
-            self._cache = weakref.ref(cache)  # the collector has cleared the one that was
-            self._kept = cache
-        else:
-            self._is_stopping = True
-        self._bells.put(None)
+    def _is_used(self) -> bool:
+        cache = self.cache()
+        return cache is not None and not self.is_dropped and not cache.closed and not self._has_ended
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -318,8 +333,7 @@ class Flusher:
                     except BaseException:
                         continue
         finally:
-            for identity in self.identities:
-                owners.pop(identity, None)
+            self._disown()
             self._has_ended = True
             wake_all(self._ended)
             wake_all(self._waiters)
@@ -327,22 +341,31 @@ class Flusher:
     def _turn(self) -> bool:
         """Write what is due and rest; whether the thread goes on."""
         cache = self.cache()
-        if cache is None:  # its finalizer says whether it is kept
-            self._rest(None)
+        if cache is None:
+            if self._was_dropped:
+                return False
+            self._rest(None)  # its finalizer, which puts it into `_kept`, is about to run
             return True
+        if self._kept is not None and not self._was_dropped:
+            self._cache = weakref.ref(
+                cache, lambda _: self._bells.put(None)
+            )  # the other may have been cleared
+            self._was_dropped = True
         self._give_back(cache)  # what the store did not take, or an error of ours has left
         self._tell(cache)
         self._work(cache)
         timeout = self._sleep(cache)
-        if timeout is None and self._kept is not None:
-            self._kept = None
-            self._is_stopping = True
+        if timeout is None:
+            self._kept = None  # nothing to lose: it may go, unless somebody has come by it again
         del cache
+        if self._was_dropped and self.cache() is None:
+            return False
         self._rest(timeout)
         return True
 
     def _rest(self, timeout: float | None) -> None:
         """Until a bell rings, or there was no memory to ring it for long."""
+        wake_all(self._idle)
         if self._is_stopping:
             return
         if timeout is None:
@@ -385,6 +408,8 @@ class Flusher:
         if idle or pends or 0 < since <= self._wanted():
             return 0
         now = time.monotonic_ns()
+        if any(aside.is_new and self._is_final(aside, since) for aside in self._aside.values()):
+            return 0
         due = [max(0, since + self._interval - now) / 1e9] if since else []
         due += [max(0.0, aside.due - now / 1e9) for aside in self._aside.values()]
         return min(due, default=LONGEST_DELAY)
@@ -402,7 +427,7 @@ class Flusher:
     def _take(self, cache: WriteBehindCache) -> bool:
         """Take a batch; whether its rows are some that have failed by themselves. These have every other turn
         at most."""
-        again = not self._again and self._take_failing(cache)
+        again = not self._again and not self._failures and self._take_failing(cache)
         if not again and not self._take_due(cache):
             again = self._take_failing(cache)
         self._again = again
@@ -424,16 +449,30 @@ class Flusher:
         return len(batch) > 0
 
     def _take_failing(self, cache: WriteBehindCache) -> bool:
-        now = time.monotonic()
-        slots = [slot for slot, aside in self._aside.items() if aside.due <= now][: self._rows]
+        now, since = time.monotonic(), cache._unsaved()[3]
+        final = {slot for slot, aside in self._aside.items() if self._is_final(aside, since)}
+        slots = [
+            slot
+            for slot, aside in self._aside.items()
+            if aside.due <= now or (aside.is_new and slot in final)
+        ][: self._rows]
         if not slots:
             return False
+        self._final = final
         self._batch = batch = Batch(cache, len(slots))
         cache._take_again(batch, np.array(slots, np.uint32))
-        self._pauses = {slot: self._aside[slot].pause for slot in slots}
+        self._again_by = {slot: self._aside[slot] for slot in slots}
         for slot in slots:
             del self._aside[slot]
         return self._has_taken(batch)
+
+    def _is_final(self, aside: Aside, since: int) -> bool:
+        """Whether the next refusal of a row is for good: what was unsaved when it was refused first has been
+        saved since. Of rows that fail by themselves deletions alone count: one may be what the row needs."""
+        if aside.refused is None or 0 < since <= aside.refused:
+            return False
+        deletions = (other for other in self._aside.values() if other.deleted and other.refused is None)
+        return all(deletion.since > aside.refused for deletion in deletions)
 
     def _write(self, cache: WriteBehindCache, again: bool) -> None:
         """Give the batch to the store, deletions first: a new row may need what an old one leaves free.
@@ -459,15 +498,20 @@ class Flusher:
             self._note(errors[-1], answered)
         for part, outcome in outcomes:
             failing = list(outcome.rest) if again or not outcome.answered else []
+            refused = []
             for row, error in sorted(outcome.failed.items()):
-                if isinstance(error, RowsRejected):
+                if not isinstance(error, RowsRejected):
+                    failing.append(row)
+                elif int(part.slots[row]) in self._final:
                     self._reject(cache, part.part([row]), error)
                 else:
-                    failing.append(row)
-            self._put_aside(cache, part.part(failing))
-        self._pauses = {}
+                    refused.append(row)
+            self._put_aside(cache, part.part(failing), is_refused=False)
+            self._put_aside(cache, part.part(refused), is_refused=True)
+        self._again_by, self._final = {}, set()
         self._give_back(cache)  # what nobody knows about
-        self._failures = 0
+        if answered:
+            self._failures = 0
         if self._trouble and not errors and not self._aside:  # told before those who wait go on
             _tell_log("%s takes all rows again, after %d failed attempts", self._name(), self._trouble)
             self._trouble = 0
@@ -485,22 +529,27 @@ class Flusher:
         if isinstance(answer, Coroutine):
             answer.close()
             raise RuntimeError(f"{self._name()} has coroutines for methods, and needs plain ones")
-        self._settle(cache, part, saved=True)
+        self._settle(cache, part)
 
-    def _settle(self, cache: WriteBehindCache, part: Rows, saved: bool) -> None:
-        cache._settle(part.slots, saved)
-        if saved:
-            self.counts.flushes += 1
-            self.counts.flushed_rows += len(part.slots)
-        else:
-            self.counts.rejected_rows += len(part.slots)
+    def _settle(self, cache: WriteBehindCache, part: Rows) -> None:
+        cache._settle(part.slots, True)
+        self.counts.flushes += 1
+        self.counts.flushed_rows += len(part.slots)
         self.freed += len(part.slots)
         self._tell(cache)
 
     def _reject(self, cache: WriteBehindCache, part: Rows, error: BaseException) -> None:
         keys = from_rows(cache._key_schema, part.keys)
         values = from_rows(cache._value_schema, part.values)
-        self._settle(cache, part, saved=False)
+        cache._settle(part.slots, False)
+        try:
+            self.counts.rejected_rows += len(part.slots)
+            self.freed += len(part.slots)
+            self._tell(cache)
+        finally:  # the row has gone: whatever fails, that is told
+            self._tell_rejected(keys, values, part, error)
+
+    def _tell_rejected(self, keys: Array, values: Array, part: Rows, error: BaseException) -> None:
         if self._on_rejected is None:
             what = "the deletion" if part.deleted[0] else "a row"
             text = "%s refused %s for good: key %s: %s"
@@ -511,14 +560,19 @@ class Flusher:
         except BaseException as raised:  # nothing may end the thread
             _tell_log("on_rejected raised", level=logging.ERROR, exc_info=raised)
 
-    def _put_aside(self, cache: WriteBehindCache, part: Rows) -> None:
+    def _put_aside(self, cache: WriteBehindCache, part: Rows, is_refused: bool) -> None:
         """Rows that fail by themselves are tried again, each after a pause that doubles."""
         if not len(part.slots):
             return
         now = time.monotonic()
         for slot, since in zip(part.slots.tolist(), part.since.tolist(), strict=True):
-            pause = min(self._pauses.get(slot, FIRST_DELAY / 2) * 2, LONGEST_DELAY)
-            self._aside[slot] = Aside(since, now + pause * random.uniform(0.5, 1), pause)
+            before = self._again_by.get(slot)
+            pause = FIRST_DELAY if before is None else min(before.pause * 2, LONGEST_DELAY)
+            refused = None if before is None else before.refused
+            if is_refused and refused is None:
+                refused = time.monotonic_ns()
+            due = now + pause * random.uniform(0.5, 1)
+            self._aside[slot] = Aside(since, due, pause, refused, deleted=bool(part.deleted[0]))
         cache._put_aside(part.slots, part.since)
 
     def _note(self, error: BaseException, answered: bool) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ __all__ = ["Flight", "Loader", "Loads"]
 Array = np.ndarray[Any, Any]
 
 JOINS_MAX = 3  # attempts to join flights while none lands
-CALLS_MAX = 128  # of the store for one flight that fails: so many failures do not mean single rows
+CALLS_MAX = 2048  # of the store for one flight that fails: so many failures do not mean single rows
 
 # What a flight has until its rows are there: where its thread finds no memory to say more, it is no success.
 _LOST = RuntimeError("the thread that carried out this load could not go on; try again")
@@ -57,9 +58,8 @@ class Loader:
         self._value_schema = cache._value_schema
         self._flights = Flights(loads, Flight(_LOST))
         self._timeout = load_timeout
-        self._called: workers.Task | None = (
-            None  # the one that is to carry out the next flight, and has not begun
-        )
+        self._called: workers.Task | None = None  # the last one that was to carry out the next flight
+        self._under_way: dict[Flight, None] = {}
         self._nested: dict[int, int] = {}  # loads that each thread carries out, one in the other
         self._landings: dict[object, Callable[[], object]] = {}  # to be called when a flight has landed
         self._is_closed = False
@@ -100,10 +100,9 @@ class Loader:
     def wait(self, flights: list[Flight]) -> None:
         """Return when all flights are done; what one of them raised as a whole is raised, in a copy."""
         deadline = self.deadline()
-        if deadline is None:
+        if deadline is None or threading.get_ident() in self._nested:
             for flight in flights:
-                if self._departs(flight):
-                    self._fly(flight)
+                self._carry(flight)
         for flight in flights:
             self._wait_for(flight, deadline)
             self.check(flight)
@@ -133,23 +132,36 @@ class Loader:
         flight.waiters[callback] = callback
         if self._flights.is_done(flight):
             wake_all(flight.waiters)
+        elif threading.get_ident() in self._nested and not flight.departure:
+            # An event loop inside a load, which keeps its place until this one has landed.
+            if workers.start(partial(self._carry, flight, is_nested=True)) is None:
+                self._strand()
         elif not self._start_next():
             self._strand()
 
     def forget(self, flight: Flight, callback: Callable[[], object]) -> None:
         flight.waiters.pop(callback, None)
 
-    def too_late(self, flight: Flight) -> TimeoutError:
-        """A call has waited for as long as it may: what it raises. A load that takes so long gives its place
-        to the next one."""
+    def too_late(self) -> TimeoutError:
+        """A call has waited for as long as it may: what it raises."""
         assert self._timeout is not None
-        if flight.departure and time.monotonic() - flight.started >= self._timeout:
-            self._flights.give_up(flight)
-            self._start_next()
+        self.give_up_late()
         return TimeoutError(
             f"{type(self._store).__name__}.load_many has not returned within load_timeout, "
             f"{self._timeout:g} seconds"
         )
+
+    def give_up_late(self) -> None:
+        """Loads that take longer than a call may wait give their places to the next ones."""
+        if self._timeout is None:
+            return
+        began = time.monotonic() - self._timeout
+        late = [flight for flight in self._under_way.copy() if flight.started <= began]
+        for flight in late:
+            self._flights.give_up(flight)
+        if late:
+            wake_all(self._landings)
+            self._start_next()
 
     def keys(self) -> Array:
         """What is being loaded, or will be."""
@@ -163,42 +175,62 @@ class Loader:
         landed = Bell()
         while True:
             self._landings[landed] = landed.ring
-            if self._flights.running <= mine or not landed.wait(deadline):
+            self.give_up_late()
+            if self._flights.running <= mine:
+                break
+            if not landed.wait(self._look_again(deadline)) and seconds_until(deadline) == 0:
                 break
         self._landings.pop(landed, None)
 
     # ---- departures ------------------------------------------------------------------------------------
 
-    def _departs(self, flight: Flight) -> bool:
-        """Whether this thread is to carry out a flight. A load that uses the cache itself does not wait for
-        its own end."""
-        if self._flights.is_done(flight) or flight.departure:
-            return False
+    def _carry(self, flight: Flight, is_nested: bool = False) -> None:
+        """Carry out a flight in this thread, if it is the next one and may depart. A load that uses the cache
+        itself does not wait for its own end."""
+        if flight.departure or not flight.keys:
+            return
         me = threading.get_ident()
-        return self._flights.depart(flight, Flight(_LOST), me, time.monotonic(), me in self._nested)
+        is_nested |= me in self._nested
+        self._nested[me] = self._nested.get(me, 0) + 1  # before: what comes in between is nested, too
+        following, now = Flight(_LOST), time.monotonic()
+        if not self._flights.depart(flight, following, me, now, is_nested):
+            self._leave()
+            return
+        try:
+            self._under_way[flight] = None
+            self._fly(flight)
+        finally:  # whatever there was no memory for
+            while not self._flights.is_done(flight):
+                persist(partial(self._land, flight))
+
+    def _carry_next(self) -> None:
+        self._carry(self._flights.next)
 
     def _start_next(self) -> bool:
         """Have the next flight carried out by a thread of ours, as soon as it may depart; False when there is
         no such thread: the interpreter ends. One is called, however many ask."""
         called = self._called
-        if not self._flights.may_depart() or not (called is None or called.has_ended):
+        is_called = called is not None and not called.has_begun and not called.has_ended
+        if is_called or not self._flights.may_depart():
             return True
-        self._called = workers.start(self._carry)
-        return self._called is not None
+        self._called = called = workers.start(self._carry_next)
+        return called is not None
 
-    def _carry(self) -> None:
-        """Carry out the next flight, if it may depart and has not yet."""
-        self._called = None
-        flight = self._flights.next
-        if flight.keys and self._departs(flight):
-            self._fly(flight)
+    def _look_again(self, deadline: float | None) -> float:
+        """When to look for what nobody rings for: loads that take too long, at the latest."""
+        soon = look_again(deadline)
+        return soon if self._timeout is None else min(soon, time.monotonic() + self._timeout)
 
     def _strand(self) -> None:
         """There is nobody to carry out the next flight."""
         flight = self._flights.next
         flight.error = RuntimeError("no thread can be started that loads rows; does the interpreter end?")
-        if self._flights.depart(flight, Flight(_LOST), threading.get_ident(), time.monotonic(), True):
+        me = threading.get_ident()
+        self._nested[me] = self._nested.get(me, 0) + 1
+        if self._flights.depart(flight, Flight(_LOST), me, time.monotonic(), True):
             self._land(flight)
+        else:
+            self._leave()
 
     def _wait_for(self, flight: Flight, deadline: float | None) -> None:
         if flight.carrier == threading.get_ident() and not self._flights.is_done(flight):
@@ -211,18 +243,18 @@ class Loader:
         try:
             while not self._flights.is_done(flight):
                 if not self._start_next():
-                    self._carry()
-                elif not done.wait(look_again(deadline)) and seconds_until(deadline) == 0:
-                    raise self.too_late(flight)
+                    self._carry_next()
+                elif not done.wait(self._look_again(deadline)):
+                    if seconds_until(deadline) == 0:
+                        raise self.too_late()
+                    self.give_up_late()
         finally:
             flight.waiters.pop(done, None)
 
     # ---- a load ----------------------------------------------------------------------------------------
 
     def _fly(self, flight: Flight) -> None:
-        me = threading.get_ident()
         try:
-            self._nested[me] = self._nested.get(me, 0) + 1
             if self._is_closed:
                 raise ClosedError("the cache is closed")
             self._load(flight)
@@ -273,6 +305,7 @@ class Loader:
     def _land(self, flight: Flight) -> None:
         """Tell all who wait, and let the next flight depart."""
         self._flights.land(flight)
+        self._under_way.pop(flight, None)
         wake_all(flight.waiters)
         wake_all(self._landings)
         persist(self._leave)
@@ -289,7 +322,7 @@ class Loader:
     def _go_on(self) -> None:
         """Somebody carries out the next flight."""
         if not self._start_next():
-            self._carry()
+            self._carry_next()
 
     def _checked(self, answer: object, count: int) -> tuple[Array, Array]:
         """What a store has returned, as packed rows and bools."""

@@ -17,7 +17,7 @@ from slabcache.arguments import seconds
 __all__ = ["Bell", "deadline_after", "look_again", "persist", "seconds_until", "wake_all"]
 
 _PAUSE = 0.001  # seconds, where memory is short
-_LOOK_AGAIN = 1.0  # seconds
+_LOOK_AGAIN = 5.0  # seconds
 
 
 class Bell:
@@ -61,11 +61,13 @@ def wake_all(waiters: dict[Any, Callable[[], object]]) -> None:
     """
     while waiters:
         try:
-            waiter = next(iter(waiters))
-        except (RuntimeError, StopIteration):  # another thread has changed it
+            now = waiters.copy()
+        except MemoryError:
+            time.sleep(_PAUSE)
             continue
-        persist(waiters.get(waiter, int))
-        waiters.pop(waiter, None)
+        for waiter, wake in now.items():
+            persist(wake)
+            waiters.pop(waiter, None)
 
 
 def persist(call: Callable[[], object]) -> None:

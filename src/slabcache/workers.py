@@ -29,6 +29,7 @@ class Task:
         self.call: Callable[[], Any] | None = call
         self.done = _thread.allocate_lock()
         self.done.acquire()
+        self.has_begun = False
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -38,6 +39,7 @@ class Task:
 
     def carry_out(self) -> None:
         """Whatever the call raises is for the one who asked for it, and must not end the thread."""
+        self.has_begun = True
         try:
             assert self.call is not None
             self.result = self.call()

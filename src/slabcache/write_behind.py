@@ -179,24 +179,20 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         if max_pending is None:
             max_pending = max(int(capacity) // 4, 1) if hasattr(capacity, "__index__") else 1
         pending = whole("max_pending", max_pending, 0)
-        _renew_after_fork()
+        self._forks = forks()
         super().__init__(capacity, pending, store.key_dtype, store.value_dtype, default)
-        if default is not None and hasattr(store, "null_value"):
-            packed = self._value_schema.encode_rows([default])
-            store.null_value = from_rows(self._value_schema, packed)[0]
         self.store = store
         self._loader = Loader(self, store, places, patience)
         self._closing = threading.RLock()  # held by the one who closes
         self._is_over = False  # it has been closed, and the store too
+        _forget_parent()
         flusher = Flusher(self, store, interval, rows, on_rejected)
         flusher.start(self._exit_timeout)
         self._flusher = flusher
+        if default is not None and hasattr(store, "null_value"):
+            packed = self._value_schema.encode_rows([default])
+            store.null_value = from_rows(self._value_schema, packed)[0]
         _flush_before_others_end()
-
-    def __del__(self) -> None:
-        flusher = getattr(self, "_flusher", None)
-        if flusher is not None:
-            flusher.drop(self)
 
     # ---- what it is ------------------------------------------------------------------------------------
 
@@ -392,7 +388,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         ClosedError
             The store was closed before the cache; it says how many rows are lost. The cache is closed.
         """
-        _renew_after_fork()
+        self._renew()
         self._flusher.check_may_wait()
         deadline = deadline_after(timeout)
         if _is_main_thread():
@@ -455,7 +451,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def _drive(self, steps: Steps[Result]) -> Result:
         """Run a call, blocking while it waits. The first step changes nothing but the cache itself."""
-        _renew_after_fork()
+        self._renew()
         try:
             need = next(steps)
         except StopIteration as stop:
@@ -465,7 +461,15 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         return self._finish(steps, need)
 
     def _renew(self) -> None:
-        _renew_after_fork()
+        """In the child of a fork: its parent's threads are not here, nor their loads. A fork made in C runs
+        no hook of Python's; so calls that may have to wait look whether there was one."""
+        if self._forks == forks():
+            return
+        _forget_parent()
+        self._flusher.forked()
+        self._loader = self._loader.renewed(self)
+        self._closing = threading.RLock()
+        self._forks = forks()  # last: until then the next call does it all again
 
     def _finish(self, steps: Steps[Result], need: Need) -> Result:
         """Run a call from its first need on."""
@@ -780,23 +784,15 @@ def _flush_before_others_end() -> None:
         sys.modules["multiprocessing.util"].Finalize(None, _flush_at_exit, exitpriority=0)
 
 
-def _renew_after_fork() -> None:
-    """In the child of a fork: its parent's threads are not here, nor their loads. A fork made in C runs no
-    hook of Python's; so calls that may have to wait look whether there was one."""
+def _forget_parent() -> None:
+    """In the child of a fork, once: the parent's threads, and who writes to which store there."""
     global _ends_at, _forks
     if _forks == forks():
         return
-    _forks = forks()
     _ends_at = None
     workers.forget()
-    flushers = list(dict.fromkeys(owners.copy().values()))
     owners.clear()
-    for flusher in flushers:
-        flusher.forked()
-        cache = flusher.cache()
-        if cache is not None:
-            cache._loader = cache._loader.renewed(cache)
-            cache._closing = threading.RLock()
+    _forks = forks()
 
 
 # No public call of Python's has a function run before concurrent.futures gives up. Handlers run in reverse
@@ -806,4 +802,4 @@ _register = getattr(threading, "_register_atexit", None)
 if _register is not None:
     _register(_flush_while_threads_work)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -198,7 +198,7 @@ def test_a_field_that_is_added_and_rolled_back(path: Path) -> None:
         assert repr(values.tolist()) == repr(
             [(n, 0, b"", float("nan"), np.datetime64(0, "s").item(), False) for n in (10, 20)]
         )
-        store.null_value = (9, 8, b"x", 7.0, "1970-01-02", True)
+        store.null_value = (9, 8, b"x", 7.0, np.datetime64("1970-01-02"), True)
         assert store.load_many(keys)[0][["a", "b", "c", "e", "f"]].tolist()[0] == (
             10,
             8,

@@ -126,8 +126,8 @@ def test_in_asyncio() -> None:
 
 
 def test_a_store_that_refuses_everything_is_not_asked_for_each_row() -> None:
-    store, cache = make(*range(1000))
+    store, cache = make(*range(2000))
     with pytest.raises(RowsRejected, match="damaged"):
-        cache.get_many(np.arange(1000))
+        cache.get_many(np.arange(2000))
     assert len(store.loads) == CALLS_MAX
     cache.close()

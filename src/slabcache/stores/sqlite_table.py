@@ -84,6 +84,7 @@ class _Found(NamedTuple):
     name: str
     declared: str  # type
     place: int  # in the primary key, from 1; 0 for none
+    is_generated: bool
     fills_itself: bool  # it may be NULL, has a default or is generated
 
 
@@ -192,7 +193,7 @@ class Table:
     def _columns_there(self, connection: sqlite3.Connection) -> dict[str, _Found]:
         """The columns of the table, by folded name."""
         found = connection.execute(
-            "SELECT name, type, pk, "
+            "SELECT name, type, pk, hidden > 1, "
             "hidden > 1 OR NOT \"notnull\" OR upper(coalesce(dflt_value, 'NULL')) != 'NULL' "
             "FROM pragma_table_xinfo(?) WHERE schema = 'main'",
             (self.name,),
@@ -217,6 +218,8 @@ class Table:
             elif not _is_compatible(column, there[name].declared):
                 is_type, needed = there[name].declared or "none", _type_of(column) or "none"
                 yield f"column {column.name!r} has the declared type {is_type}, not {needed}"
+            elif there[name].is_generated:
+                yield f"column {column.name!r} is generated, and cannot be written"
             elif column.kind == "text" and collations.get(name, "BINARY") != "BINARY":
                 yield f"column {column.name!r} has the collation {collations[name]}, which equates keys"
         for name, found in there.items():

@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from slabcache._record import Schema
 from slabcache.errors import RowsRejected
+from slabcache.rows import from_rows
 from slabcache.schema import Description, Role, describe
 from slabcache.stores.columns import check_rows, columns_of
 
@@ -48,9 +50,9 @@ class TableStore:
 
     @null_value.setter
     def null_value(self, value: Any) -> None:
-        row = np.zeros((), self.value_dtype)
-        row[...] = value
-        self._null_value = row
+        # As the cache takes its default: nothing is cut off or rounded in silence.
+        schema = Schema(self.value_dtype, "value")
+        self._null_value = from_rows(schema, schema.encode_rows([value]))[0]
 
     def __reduce__(self) -> NoReturn:
         name = type(self).__name__
