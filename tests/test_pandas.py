@@ -81,3 +81,13 @@ def test_columns() -> None:
         with pytest.raises(TypeError):
             call()
     assert dict(cache.items()) == {1: 2, 2: 4}
+
+
+def test_a_frame_goes_by_the_names_of_its_columns() -> None:
+    cache = SlabCache(9, [("a", "u8"), ("b", "u8")], "u8")
+    cache.put_many(np.array([[1, 2], [3, 4]]), [12, 34])
+    frame = pd.DataFrame({"b": [2, 4], "a": [1, 3]})
+    assert cache.get_many(frame)[0].tolist() == [12, 34]
+    assert cache.get_many(pd.DataFrame([[1, 2], [3, 4]]))[0].tolist() == [12, 34]
+    with pytest.raises(TypeError, match="fields"):
+        cache.get_many(frame.rename(columns={"b": "c"}))

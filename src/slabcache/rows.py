@@ -34,6 +34,8 @@ def as_rows(schema: Schema, source: object) -> Array:
     """
     if not isinstance(source, (np.ndarray, np.generic)) and not _is_array_like(source):
         return schema.encode_rows(_items(source, f"{schema.role}s", ordered=schema.role == "value"))
+    if schema.names is not None and _has_names(source):
+        source = source.to_records(index=False)  # type: ignore[attr-defined]
     rows = source if type(source) is np.ndarray else plain_array(source, f"{schema.role}s")
     if rows.shape == (0,) and rows.dtype == np.float64:
         return np.empty(0, schema.packed)  # what numpy makes of an empty list
@@ -109,6 +111,14 @@ def _is_array_like(source: object) -> bool:
         hasattr(source, "__array__")
         or hasattr(source, "__array_interface__")
         or isinstance(source, (memoryview, array.array))
+    )
+
+
+def _has_names(source: object) -> bool:
+    """Whether a table, as of pandas, names its columns; as an array it would go by position."""
+    columns = getattr(source, "columns", None)
+    return (
+        columns is not None and hasattr(source, "to_records") and all(isinstance(it, str) for it in columns)
     )
 
 

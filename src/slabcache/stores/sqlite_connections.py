@@ -310,8 +310,7 @@ def _after_fork_in_parent() -> None:
     me = os.getpid(), _thread.get_ident()
     for fork, forking in _forks.copy().items():
         if forking == me:
-            _forks.pop(fork, None)
-            break
+            _forks.pop(fork, None)  # all: an interrupt may have kept one from being taken off before
     for pool in _all_pools():
         pool.after_fork()
 
