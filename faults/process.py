@@ -94,8 +94,8 @@ def forked_in_c(quick: bool) -> Line:
                     load.rest()
                     cache.flush()
                     time.sleep(0.01)  # a thread that wants the GIL now could keep the child from it for ever
-                    cache[1 << 40] = load.writes, 0
-                    load.truth[1 << 40] = load.writes, 0
+                    cache[1 << 39] = load.writes, 0
+                    load.truth[1 << 39] = load.writes, 0
                     broken += wrong_in_child(cache)
                     load.go_on()
                 load.fault_ends()
@@ -117,8 +117,8 @@ def wrong_in_child(cache: WriteBehindCache) -> list[str]:
     child = ctypes.PyDLL(None).fork()
     if child == 0:
         try:
-            status = 1 if cache.peek(1 << 40) is None else 0
-            for write in (lambda: cache.increment(1 << 40, "count"), lambda: cache.put_many([1], [(1, 1)])):
+            status = 1 if cache.peek(1 << 39) is None else 0
+            for write in (lambda: cache.increment(1 << 39, "count"), lambda: cache.put_many([1], [(1, 1)])):
                 try:
                     write()
                     status |= 2

@@ -100,9 +100,9 @@ class Aside(NamedTuple):
     deleted: bool
 
     @property
-    def is_new(self) -> bool:
-        """Whether it has not been tried again."""
-        return self.pause <= FIRST_DELAY
+    def is_new_refusal(self) -> bool:
+        """Whether it was refused, and not tried again; that needs no pause."""
+        return self.refused is not None and self.pause <= FIRST_DELAY
 
 
 #: Who writes to which store, or table: two caches would not see each other's rows.
@@ -408,10 +408,12 @@ class Flusher:
         if idle or pends or 0 < since <= self._wanted():
             return 0
         now = time.monotonic_ns()
-        if any(aside.is_new and self._is_final(aside, since) for aside in self._aside.values()):
-            return 0
         due = [max(0, since + self._interval - now) / 1e9] if since else []
-        due += [max(0.0, aside.due - now / 1e9) for aside in self._aside.values()]
+        due += [
+            0.0 if aside.is_new_refusal else max(0.0, aside.due - now / 1e9)
+            for aside in self._aside.values()
+            if self._is_final(aside, since) or aside.refused is None
+        ]
         return min(due, default=LONGEST_DELAY)
 
     def _wanted(self) -> int:
@@ -454,7 +456,7 @@ class Flusher:
         slots = [
             slot
             for slot, aside in self._aside.items()
-            if aside.due <= now or (aside.is_new and slot in final)
+            if (aside.is_new_refusal or aside.due <= now) and (slot in final or aside.refused is None)
         ][: self._rows]
         if not slots:
             return False
