@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from slabcache.stores.base import Store
     from slabcache.write_behind import WriteBehindCache
 
-__all__ = ["Flusher", "OnRejected", "Room", "Saved", "Waiter"]
+__all__ = ["Flusher", "OnRejected", "Room", "Saved", "Waiter", "forget_owners", "open_flushers"]
 
 log = logging.getLogger("slabcache")
 
@@ -105,8 +105,19 @@ class Aside(NamedTuple):
         return self.refused is not None and self.pause <= FIRST_DELAY
 
 
-#: Who writes to which store, or table: two caches would not see each other's rows.
-owners: dict[Hashable, Flusher] = {}
+# Who writes to which store, or table: two caches would not see each other's rows.
+_owners: dict[Hashable, Flusher] = {}
+
+
+def open_flushers() -> list[Flusher]:
+    """Those of all caches that are open."""
+    return list(dict.fromkeys(_owners.copy().values()))
+
+
+def forget_owners() -> None:
+    """In the child of a fork, which writes to nothing; the lock of the dict may be held by the parent."""
+    global _owners
+    _owners = {}
 
 
 class Flusher:
@@ -162,7 +173,7 @@ class Flusher:
         deadline = deadline_after(timeout)
         try:
             for identity in self.identities:
-                while (owner := owners.setdefault(identity, self)) is not self:
+                while (owner := _owners.setdefault(identity, self)) is not self:
                     owner.make_way(deadline)
             self._thread.start()
         except BaseException:
@@ -171,8 +182,8 @@ class Flusher:
 
     def _disown(self) -> None:
         for identity in self.identities:
-            if owners.get(identity) is self:
-                owners.pop(identity, None)
+            if _owners.get(identity) is self:
+                _owners.pop(identity, None)
 
     def make_way(self, deadline: float | None) -> None:
         """Another cache is to write to this store: ValueError while this one is in use, TimeoutError where it

@@ -120,8 +120,9 @@ def _work(inbox: SimpleQueue[Task]) -> None:
 
 
 def forget() -> None:
-    """In the child of a fork: the threads are its parent's."""
-    _idle.clear()
+    """In the child of a fork: the threads are its parent's, and so may be the lock of the list."""
+    global _idle
+    _idle = []
 
 
 if hasattr(os, "register_at_fork"):

@@ -36,7 +36,7 @@ from slabcache._write_behind import (
 from slabcache.aio import AsyncCalls
 from slabcache.arguments import seconds, whole
 from slabcache.errors import BackpressureError, ClosedError, SumOverflowError
-from slabcache.flusher import Flusher, OnRejected, Room, Saved, owners
+from slabcache.flusher import Flusher, OnRejected, Room, Saved, forget_owners, open_flushers
 from slabcache.loader import Flight, Loader
 from slabcache.mapping import SlabMapping
 from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
@@ -741,7 +741,7 @@ def _shape(keys: Any, request: Request) -> tuple[int, ...]:
 def _start_flushes() -> list[WriteBehindCache]:
     """Have all open caches flush at the same time: one whose store fails must not take the time of others."""
     caches = []
-    for flusher in dict.fromkeys(owners.copy().values()):
+    for flusher in open_flushers():
         cache = flusher.cache()
         if cache is not None and not cache._forked:
             caches.append(cache)
@@ -791,7 +791,7 @@ def _forget_parent() -> None:
         return
     _ends_at = None
     workers.forget()
-    owners.clear()
+    forget_owners()
     _forks = forks()
 
 

@@ -46,7 +46,8 @@ class Calls:
     def __init__(self, parent: Self | None = None) -> None:
         self.pid = os.getpid()
         self.parent = parent  # kept as it is, for what it refers to
-        self._closed: dict[str, None] = {} if parent is None else parent._closed.copy()
+        # Nothing of the parent's that takes the lock of a dict: it may have been handed to a thread there.
+        self._closed: dict[str, None] = {"closed": None} if parent is not None and parent.is_closed() else {}
         self._under_way: dict[Call, None] = {}
         self._turns: dict[str, Call] = {}
         self._bells: list[_thread.LockType] = []  # one for each thread that waits, held until it is rung
@@ -78,7 +79,7 @@ class Calls:
         self._closed["closed"] = None
 
     def is_closed(self) -> bool:
-        return bool(self._closed.copy())
+        return len(self._closed) > 0
 
     def is_idle(self) -> bool:
         """Whether no call is under way."""

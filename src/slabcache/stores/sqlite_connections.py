@@ -315,6 +315,15 @@ def _after_fork_in_parent() -> None:
         pool.after_fork()
 
 
-# In the child everything is found out by the number of the process: a fork made in C runs no hook there, or
-# only this one.
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_forks.clear)
+def _after_fork_in_child() -> None:
+    """Everything else is found out by the number of the process: a fork made in C runs no hook, or this one.
+
+    A dict of its own: without a GIL, the lock of the parent's may have been handed to one of its threads.
+    """
+    global _forks
+    _forks = {}
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
