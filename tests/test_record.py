@@ -329,3 +329,21 @@ def test_a_record_is_taken_item_by_item() -> None:
     numbers.put_many(pair, pair)
     assert dict(numbers.items()) == {7: 7, 8: 8}
     assert numbers.increment_many(pair, by=pair)[0].tolist() == [14, 16]
+
+
+def test_a_record_is_unequal_to_rows_one_by_one() -> None:
+    cache = SlabCache(2, "u4", [("a", "u4"), ("b", "u4")])
+    cache[1] = (1, 2)
+    rows = np.array([(1, 2), (1, 3)], cache.value_dtype)
+    assert (cache[1] != rows).tolist() == [False, True]
+    assert (cache[1] == rows).tolist() == [True, False]
+    assert cache[1] != (1, 3)
+    assert not cache[1] != (1, 2)  # noqa: SIM202 - it is this that is tested
+
+
+@pytest.mark.parametrize("value", [[("f", "?", 3)], [("a", "?"), ("b", "?", (1, 2))]])
+def test_a_record_of_bools_alone_is_no_item_of_an_array(value: list[tuple[object, ...]]) -> None:
+    cache = SlabCache(2, "u4", value)
+    cache.put_many([1], np.zeros(1, cache.value_dtype))
+    with pytest.raises((TypeError, ValueError)):
+        np.array([cache[1]], cache.value_dtype)

@@ -409,3 +409,18 @@ def test_a_constraint_of_a_file_that_is_gone_refuses_no_row(path: Path) -> None:
             store.save_many(keys, np.array([10], "u4"))
         store.save_many(keys, np.array([10], "u4"))
         assert store.load_many(keys)[0].tolist() == [10]
+
+
+def test_a_generated_column_cannot_be_written(path: Path) -> None:
+    execute(path, "CREATE TABLE t (key BIGINT PRIMARY KEY NOT NULL, value INTEGER AS (key + 1) STORED)")
+    with pytest.raises(ValueError, match="column 'value' is generated"):
+        open_store(path, value="u4")
+
+
+def test_the_value_of_null_is_taken_as_a_default_is(path: Path) -> None:
+    with closing(open_store(path, value=[("a", "u4"), ("b", "S4")])) as store:
+        for value in ((1, b"too long"), (7.9, b""), 5):
+            with pytest.raises((TypeError, ValueError)):
+                store.null_value = value
+        store.null_value = {"b": b"x", "a": 7}
+        assert store.null_value.tolist() == (7, b"x")
