@@ -71,8 +71,8 @@ def in_another_thread(call: Callable[[], object], pool: ThreadPoolExecutor) -> N
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same thread", "another thread"])
 @pytest.mark.parametrize("kind", ["reads", "writes"])
 def test_a_finalizer_may_use_the_cache_at_every_step(kind: str, elsewhere: bool) -> None:
-    store = FaultyStore(rows={key: key for key in range(10_000)})
-    numbers = iter(range(100, 10_000))
+    store = FaultyStore(rows={key: key for key in range(100_000)})
+    numbers = iter(range(100, 100_000))
     helper = ThreadPoolExecutor(1)
     helper.submit(int).result()  # started before threads are traced
 
@@ -84,7 +84,7 @@ def test_a_finalizer_may_use_the_cache_at_every_step(kind: str, elsewhere: bool)
 
     interrupter = Interrupter()
     with interrupter.active():
-        cache = WriteBehindCache(20_000, store, flush_interval=0.0, flush_rows=3)
+        cache = WriteBehindCache(200_000, store, flush_interval=0.0, flush_rows=3)
         interrupter.action = lambda: in_another_thread(use, helper) if elsewhere else use()
         with ThreadPoolExecutor(1) as pool:
 
