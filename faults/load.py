@@ -142,7 +142,7 @@ class Load:
             self.wrong_figures.append(f"it has grown from {self._nbytes} to {self.cache.nbytes} bytes")
 
     def rest(self) -> None:
-        """Return when the writer stands still."""
+        """Return when the writer stands still; readers do so soon after."""
         self._resting.clear()
         self._running.clear()
         self._resting.wait()
@@ -230,6 +230,7 @@ class Load:
         choice = random.Random(2)
         while not self._stop:
             time.sleep(0.001)
+            self._running.wait()
             recent = self._recent
             if self._faulty and recent:
                 key = recent[choice.randrange(len(recent))]
@@ -239,6 +240,7 @@ class Load:
         choice = random.Random(3)
         while not self._stop:
             time.sleep(0.002)
+            self._running.wait()
             if self._faulty:
                 self._waiting = True
                 key = choice.choice(COLD)

@@ -93,7 +93,7 @@ def forked_in_c(quick: bool) -> Line:
                     time.sleep(0.2)
                     load.rest()
                     cache.flush()
-                    time.sleep(0.01)  # a thread that wants the GIL now could keep the child from it for ever
+                    time.sleep(0.1)  # a thread that wants the GIL now could keep the child from it for ever
                     cache[1 << 39] = load.writes, 0
                     load.truth[1 << 39] = load.writes, 0
                     broken += wrong_in_child(cache)
