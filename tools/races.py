@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from slabcache import SlabCache
-from slabcache._write_behind import CREATE, Request, WriteBehindCore
+from slabcache._write_behind import CREATE, Batch, Request, WriteBehindCore
 
 THREADS = 4
 KEYS = 600
@@ -83,8 +83,17 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
             return
         try:
             core._sleep(2)
-            rows = core._drain(2**63, 100)
-            core._settle(rows[0], chance.random() < 0.9)
+            batch = Batch(core, 100)
+            core._drain(batch, 2**63)
+            slots, since, *_ = batch.columns()
+            if chance.random() < 0.1:
+                core._put_aside(slots, since)
+                batch = Batch(core, len(slots))
+                core._take_again(batch, slots)
+            if chance.random() < 0.1:
+                core._restore(batch)
+            else:
+                core._settle(batch.columns()[0], chance.random() < 0.9)
         finally:
             SAVING.release()
 
