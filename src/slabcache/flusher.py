@@ -40,7 +40,7 @@ Array = np.ndarray[Any, Any]
 OnRejected = Callable[[Array, Array, BaseException], object]
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts, of a batch or of a row that fails
-COLLECT_AGAIN = 0.1  # seconds
+COLLECT_AGAIN, COLLECTIONS = 0.1, 5  # seconds, and how often within them
 EARLY = 16  # a row goes with others up to the 16th part of the interval before it is due
 SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
@@ -189,13 +189,19 @@ class Flusher:
         """Another cache is to write to this store: ValueError while this one is in use, TimeoutError where it
         was dropped, and its rows cannot be saved."""
         if self._is_used():
-            gc.collect()  # it may be garbage
             idle = Bell()
             self._idle[idle] = idle.ring
             self._bells.put(None)
             while self._is_used() and not idle.wait(look_again(deadline)) and seconds_until(deadline) != 0:
                 pass  # the thread itself may have the last reference, until its call of the store ends
             self._idle.pop(idle, None)
+            for _ in range(
+                COLLECTIONS
+            ):  # it may be garbage, of which the thread has a reference for a moment
+                gc.collect()
+                if not self._is_used():
+                    break
+                time.sleep(COLLECT_AGAIN / COLLECTIONS)
             if self._is_used():
                 raise ValueError(
                     f"store: another cache that is open writes to this {self._name()} or its table, and the "
