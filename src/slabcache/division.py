@@ -26,6 +26,8 @@ MISSES_MAX = 64  # calls in a row that fail before no more are made: the store m
 
 Rows = npt.NDArray[np.intp]  # numbers of rows
 
+_random = random.Random()  # that of the module belongs to the program, which may have seeded it
+
 
 class Outcome:
     """What has become of the rows of a batch; those that are not named here were taken.
@@ -121,7 +123,7 @@ def _probe(
     """Try single rows until one is answered; the rows that were not tried."""
     now = time.monotonic()
     until = now + max(PROBING_TIME, now - started)
-    probes = random.sample(range(len(rows)), min(PROBES, len(rows)))
+    probes = _random.sample(range(len(rows)), min(PROBES, len(rows)))
     tried = 0
     while tried < len(probes) and not outcome.answered and (tried == 0 or time.monotonic() < until):
         outcome.attempt(call, rows[probes[tried] : probes[tried] + 1], caught)

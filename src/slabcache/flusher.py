@@ -36,6 +36,8 @@ __all__ = ["Flusher", "OnRejected", "Room", "Saved", "Waiter", "forget_owners", 
 
 log = logging.getLogger("slabcache")
 
+_random = random.Random()  # that of the module belongs to the program, which may have seeded it
+
 Array = np.ndarray[Any, Any]
 OnRejected = Callable[[Array, Array, BaseException], object]
 
@@ -590,7 +592,7 @@ class Flusher:
             refused = None if before is None else before.refused
             if is_refused and refused is None:
                 refused = time.monotonic_ns()
-            due = now + pause * random.uniform(0.5, 1)
+            due = now + pause * _random.uniform(0.5, 1)
             self._aside[slot] = Aside(since, due, pause, refused, deleted=bool(part.deleted[0]))
         cache._put_aside(part.slots, part.since)
 
@@ -624,7 +626,7 @@ class Flusher:
 def _delay(failures: int) -> float:
     """Seconds until the next attempt: doubled after each failure, with jitter."""
     delay: float = FIRST_DELAY * 2.0 ** min(max(failures - 1, 0), 20)
-    return min(delay, LONGEST_DELAY) * random.uniform(0.5, 1)
+    return min(delay, LONGEST_DELAY) * _random.uniform(0.5, 1)
 
 
 def _tell_log(

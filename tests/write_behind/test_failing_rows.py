@@ -263,3 +263,19 @@ def test_the_log_shows_where_an_error_of_ones_own_comes_from(caplog: pytest.LogC
     assert "self.misspelt(keys)" in caplog.text
     store.save_many = lambda keys, values: None  # type: ignore[method-assign]
     cache.close()
+
+
+def test_the_random_numbers_of_the_program_are_left_alone() -> None:
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    store, cache = make(capacity=100)
+    store.failure = OSError("down")
+    cache.put_many(range(50), range(50))
+    with pytest.raises(TimeoutError):
+        cache.flush(0.0)
+    while cache.stats().flush_errors < 2:
+        time.sleep(0.001)
+    assert random.random() == expected
+    store.failure = None
+    cache.close()
