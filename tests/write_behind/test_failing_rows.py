@@ -122,7 +122,9 @@ def test_an_outage_gives_up_no_row_whatever_it_looks_like(error: Exception) -> N
     store.failure = error
     cache.put_many(range(5000), range(5000))
     with pytest.raises(TimeoutError, match="5000 rows"):
-        cache.flush(0.1)
+        cache.flush(0.0)
+    while not cache.stats().flush_errors:
+        time.sleep(0.001)
     stats = cache.stats()
     assert (stats.dirty, stats.failing, stats.rejected_rows) == (5000, 0, 0)
     assert stats.flush_errors > 0
@@ -258,8 +260,11 @@ def test_the_log_shows_where_an_error_of_ones_own_comes_from(caplog: pytest.LogC
 
     store, cache = make(Mistaken())
     cache[1] = 1
-    with caplog.at_level(logging.WARNING, "slabcache"), pytest.raises(TimeoutError):
-        cache.flush(0.05)
+    with caplog.at_level(logging.WARNING, "slabcache"):
+        with pytest.raises(TimeoutError):
+            cache.flush(0.0)
+        while not cache.stats().flush_errors:
+            time.sleep(0.001)
     assert "self.misspelt(keys)" in caplog.text
     store.save_many = lambda keys, values: None  # type: ignore[method-assign]
     cache.close()
