@@ -605,7 +605,11 @@ class Flusher:
             _tell_log("%s %s are kept and tried again: %r\n%s", self._name(), what, error, where)
         self._trouble += 1
         self.counts.flush_errors += 1
-        self.store_is_closed |= isinstance(error, ClosedError)
+        cache = self.cache()
+        # One that says so of the cache comes from a store that uses it, while it closes.
+        is_of_cache = cache is not None and cache.closed and str(error) == "the cache is closed"
+        del cache
+        self.store_is_closed |= isinstance(error, ClosedError) and not is_of_cache
         self.last_error = _without_frames(error)
 
     def _fail(self, error: BaseException) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -93,7 +94,9 @@ SCRIPT = """
 """
 
 
-if find_spec("_testcapi") is not None:  # some builds of Python come without it
+# Some builds of Python come without it; and 3.12 itself ends where it finds no memory for a frame, as of a
+# function that only assigns attributes.
+if find_spec("_testcapi") is not None and sys.version_info < (3, 12):
 
     @pytest.mark.parametrize("seed", range(4))
     def test_moments_without_memory_lose_nothing(seed: int) -> None:

@@ -34,10 +34,14 @@ class Interrupter:
     def __init__(self) -> None:
         self.action: Callable[[], object] = int
         self.steps = 0
+        self.is_active = True
         self.failure: BaseException | None = None
         self.busy = threading.local()
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not self.is_active:
+            sys.settrace(None)  # a thread that ended with it would keep Python from forgetting it
+            return None
         if frame.f_code.co_filename not in FILES:
             return None
         frame.f_trace_opcodes = True
@@ -60,6 +64,7 @@ class Interrupter:
         finally:
             threading.settrace(None)  # type: ignore[arg-type]
             self.action = int
+            self.is_active = False
             if self.failure is not None:
                 raise self.failure
 
@@ -96,6 +101,8 @@ def test_a_finalizer_may_use_the_cache_at_every_step(kind: str, elsewhere: bool)
                 assert 8 in cache
 
             pool.submit(work).result(10 * PATIENCE)
+            interrupter.is_active = False
+            pool.submit(str).result()
     assert interrupter.steps > 1000
     helper.shutdown()
     cache.close()
@@ -122,6 +129,8 @@ def test_a_row_that_its_own_thread_is_loading_is_told_at_every_step() -> None:
         interrupter.action = read
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(cache.get, 1).result(PATIENCE) == 10
+            interrupter.is_active = False
+            pool.submit(str).result()
     assert {text for text in told if "that this thread is loading" not in text} == set()
     assert cache._loader._flights.running == 0
     cache.close()
