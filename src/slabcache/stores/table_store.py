@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ __all__ = ["TableStore"]
 Array = np.ndarray[Any, Any]
 
 
-class TableStore:
+class TableStore(ABC):
     """The types of the rows and their columns; `_names` are those of the columns in `_key` and `_value`."""
 
     _keeps_nan = True  # otherwise NULL stands for NaN
@@ -89,5 +90,6 @@ class TableStore:
             column.from_driver(list(items), target, null_is_nan=not self._keeps_nan)
         return target
 
+    @abstractmethod
     def _table_name(self) -> str:
-        raise NotImplementedError
+        """What messages call the table."""
