@@ -180,7 +180,7 @@ def test_nanoseconds_that_the_unit_cannot_hold() -> None:
 def test_nat_objects(code: str) -> None:
     for got in ways_in(code, NotATime(1, 1, 1)):
         assert np.isnat(got)
-    for got in ways_in(code, np.datetime64("NaT") if "M8" in code else np.timedelta64("NaT")):
+    for got in ways_in(code, np.datetime64("NaT", "s") if "M8" in code else np.timedelta64("NaT", "s")):
         assert np.isnat(got)
 
 

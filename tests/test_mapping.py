@@ -601,9 +601,9 @@ def test_a_copy_is_equal_with_nan_in_it(dtype: Any) -> None:
     rows.view("u1")[...] = 0xFF  # NaN; for times that is no NaT, which is below
     cache.put_many([1, 2, 3], rows)
     if "M8" in str(dtype):
-        cache[1] = np.datetime64("NaT")
+        cache[1] = np.datetime64("NaT", "s")
     elif isinstance(dtype, list):
-        cache.update_fields(1, t=np.timedelta64("NaT"), s=b"")
+        cache.update_fields(1, t=np.timedelta64("NaT", "s"), s=b"")
     twin = cache.copy()
     assert cache == twin
     assert twin == cache
