@@ -47,7 +47,7 @@ if coverage:
     compile_args += ["-O0", "--coverage"]
     link_args.append("--coverage")
 
-modules = ["_record", "_base", "_core", "_batch", "_flights", "_write_behind"] + (
+modules = ["_record", "_base", "_core", "_batch", "_flights", "_steps", "_write_behind"] + (
     ["_structures"] if debug else []
 )
 

@@ -13,7 +13,7 @@ from slabcache._hash cimport seed_t
 from slabcache._lock cimport lock_release, lock_t
 from slabcache._native cimport DEBUG
 from slabcache._record cimport Schema
-from slabcache._slab cimport slab_t
+from slabcache._slab cimport rows_t, slab_t
 
 
 cdef extern from "Python.h":
@@ -52,9 +52,6 @@ cdef inline bint is_packed(Schema schema) noexcept:
     return schema.packed is schema.dtype
 
 
-cdef object unpacked(Schema schema, object rows)
-
-
 cdef enum:
     SCRATCH_SIZE = 256          # bytes of a value that a scalar call keeps on the stack
     BATCH_ROWS = 256            # from so many rows on a batch lets the GIL go
@@ -70,6 +67,24 @@ cdef inline char *scratch_data(bytes large, char *small) noexcept:
     return small if large is None else PyBytes_AS_STRING(large)
 
 
+cdef class Evicted:
+    """Room for rows that a call evicts, made before it evicts them: afterwards there may be no memory."""
+
+    cdef rows_t rows
+    cdef readonly object keys, values       # of the users' dtypes; once finished they end with the last row
+    cdef cnp.ndarray packed_keys, packed_values
+    cdef Schema key_schema, value_schema
+    cdef tuple both
+
+    cdef tuple finish(self)
+
+
+cdef inline rows_t *evicted_rows(Evicted evicted) noexcept:
+    """Where they go; NULL when nobody wants them."""
+    return NULL if evicted is None else &evicted.rows
+
+
+cdef Evicted new_evicted(Schema key_schema, Schema value_schema, cnp.npy_intp rows)
 cdef uint64_t checked_capacity(object capacity) except 0
 cdef void rest_after_batches(bint whether) noexcept     # tests of debug builds: before they want the GIL
 cdef long running_batches() noexcept                    # that let the GIL go, of all caches

@@ -45,6 +45,8 @@ from slabcache._slab cimport rows_t, slab_attach, slab_export_all, slab_key, sla
 import os
 from operator import index as as_index
 
+import numpy as np
+
 from slabcache.rows import from_rows
 
 cnp.import_array()
@@ -88,10 +90,36 @@ cdef class Typed:
         self._key_schema = self._value_schema = Schema.__new__(Schema)
 
 
-cdef object unpacked(Schema schema, object rows):
-    """Packed rows as an array of the user's dtype: they themselves, without a call that might fail, where the
-    two are equal."""
-    return rows if is_packed(schema) else from_rows(schema, rows)
+cdef Evicted new_evicted(Schema key_schema, Schema value_schema, cnp.npy_intp rows):
+    cdef Evicted evicted = Evicted.__new__(Evicted)
+    evicted.key_schema, evicted.value_schema = key_schema, value_schema
+    evicted.packed_keys = empty_rows(key_schema.packed, rows)
+    evicted.packed_values = empty_rows(value_schema.packed, rows)
+    evicted.keys = evicted.packed_keys if is_packed(key_schema) else np.zeros(rows, key_schema.dtype)
+    evicted.values = evicted.packed_values if is_packed(value_schema) else np.zeros(rows, value_schema.dtype)
+    evicted.both = evicted.keys, evicted.values
+    evicted.rows = rows_t(
+        cnp.PyArray_BYTES(evicted.packed_keys), cnp.PyArray_BYTES(evicted.packed_values), 0
+    )
+    return evicted
+
+
+@cython.final
+cdef class Evicted:
+    cdef tuple finish(self):
+        """`(keys, values)` of the rows that have been evicted. Nothing of this needs memory."""
+        cdef Py_ssize_t count = self.rows.count
+        if not is_packed(self.key_schema):
+            self.key_schema.unpack_to(
+                cnp.PyArray_BYTES(self.keys), cnp.PyArray_BYTES(self.packed_keys), count
+            )
+        if not is_packed(self.value_schema):
+            self.value_schema.unpack_to(
+                cnp.PyArray_BYTES(self.values), cnp.PyArray_BYTES(self.packed_values), count
+            )
+        shorten(self.keys, count)
+        shorten(self.values, count)
+        return self.both
 
 
 cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL:

@@ -9,7 +9,7 @@ from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint8_t, uint64_t
 
-from slabcache._base cimport empty_rows, is_packed, shorten, unpacked
+from slabcache._base cimport Evicted, empty_rows, evicted_rows, is_packed, new_evicted
 from slabcache._core cimport CacheCore
 from slabcache._field cimport delta_t, field_t
 from slabcache._integer cimport integer_fill, integer_room
@@ -22,12 +22,11 @@ from slabcache._kernels cimport (
 )
 from slabcache._lookahead cimport column_t
 from slabcache._record cimport Schema
-from slabcache._slab cimport rows_t
 
 import numpy as np
 
 from slabcache.errors import SumOverflowError
-from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
+from slabcache.rows import as_deltas, as_rows, out_array, write_rows
 
 cnp.import_array()
 
@@ -87,24 +86,24 @@ cdef class BatchCore(CacheCore):
             if direct and np.may_share_memory(plain, rows):
                 rows = rows.copy()
         values = plain if direct else empty_rows(schema.packed, count)
-        # Before anything is counted or moved. Only numpy's conversion to another layout comes after.
+        # Before anything is counted or moved. Only numpy's conversion to `out` of another layout comes after.
+        answer = values if packed or out is not None else np.zeros(count, schema.dtype)
         if out is not None:
             result = out, found.reshape(shape)
         elif single:
-            result = values[0, ...], found.reshape(())
+            result = answer[0, ...], found.reshape(())
         else:
-            result = values, found
+            result = answer, found
         key_column = column_of(rows, self._key_schema.size, count)
         value_column = column_of(values, schema.size, count)
         state = self.enter(count)
         batch_read(self.slab, key_column, count, value_column, found_data, counted)
         self.leave(state)
-        if out is not None:
-            if not direct:
-                write_rows(schema, values.reshape(shape), plain)
-        elif not packed:
-            values = from_rows(schema, values)
-            return (values[0, ...], result[1]) if single else (values, found)
+        if out is None:
+            if not packed:
+                schema.unpack_to(cnp.PyArray_BYTES(answer), cnp.PyArray_BYTES(values), count)
+        elif not direct:
+            write_rows(schema, values.reshape(shape), plain)
         return result
 
     def get_many(self, keys, *, out=None):
@@ -228,9 +227,7 @@ cdef class BatchCore(CacheCore):
         cdef cnp.ndarray value_rows = self.rows_of(self._value_schema, values)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
         cdef column_t key_column, value_column
-        cdef cnp.ndarray evicted_keys = None, evicted_values = None
-        cdef rows_t evicted
-        cdef rows_t *sink = NULL
+        cdef Evicted evicted = None
         cdef uint64_t count_evicted
         cdef object result = integer_room(count)
         if cnp.PyArray_DIM(value_rows, 0) != count:
@@ -238,24 +235,11 @@ cdef class BatchCore(CacheCore):
         key_column = column_of(rows, self._key_schema.size, count)
         value_column = column_of(value_rows, self._value_schema.size, count)
         if return_evicted or self.on_evict is not None:
-            evicted_keys = empty_rows(self._key_schema.packed, count)
-            evicted_values = empty_rows(self._value_schema.packed, count)
-            evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
-            sink = &evicted
-            if return_evicted:
-                result = evicted_keys, evicted_values
-        count_evicted = self.put_rows(key_column, value_column, count, sink)
-        if sink is not NULL:
-            # What has left the cache must not be lost to a lack of memory.
-            shorten(evicted_keys, evicted.count)
-            shorten(evicted_values, evicted.count)
-            if self.on_evict is not None and evicted.count:
-                self.report(evicted_keys, evicted_values)
-        if not return_evicted:
-            return integer_fill(result, count_evicted)
-        if is_packed(self._key_schema) and is_packed(self._value_schema):
-            return result
-        return unpacked(self._key_schema, evicted_keys), unpacked(self._value_schema, evicted_values)
+            evicted = new_evicted(self._key_schema, self._value_schema, count)
+        count_evicted = self.put_rows(key_column, value_column, count, evicted_rows(evicted))
+        if self.on_evict is not None:
+            self.report(evicted)
+        return evicted.finish() if return_evicted else integer_fill(result, count_evicted)
 
     def delete_many(self, keys):
         """Delete the entries of n keys; whether each was there, as n bools. O(n).
@@ -307,7 +291,8 @@ cdef class BatchCore(CacheCore):
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
         cdef Py_ssize_t position = schema.number_position(field)
         cdef cnp.ndarray deltas = as_deltas(schema, position, by, count)
-        cdef cnp.ndarray results = empty_rows(schema.dtypes[position], count)
+        cdef object dtype = schema.dtype[field] if schema.is_record else schema.dtype
+        cdef cnp.ndarray results = empty_rows(dtype, count)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
         cdef column_t key_column = column_of(rows, self._key_schema.size, count)
         cdef column_t delta_column = column_of(deltas, sizeof(delta_t), cnp.PyArray_DIM(deltas, 0))
@@ -317,8 +302,8 @@ cdef class BatchCore(CacheCore):
         cdef cnp.npy_intp done
         cdef PyThreadState *state
         cdef bint single = rows is not keys and is_single(keys)
-        cdef object dtype = schema.dtype[field] if schema.is_record else schema.dtype, result
-        cdef bint native = dtype == results.dtype      # or in the byte order that the user's dtype has
+        cdef object result
+        cdef bint native = results.dtype.isnative
         result = (results.reshape(()), found.reshape(())) if single else (results, found)
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
@@ -329,4 +314,6 @@ cdef class BatchCore(CacheCore):
         self.leave(state)
         if done < count:
             raise SumOverflowError(schema.label(position), done)
-        return result if native else (result[0].astype(dtype), result[1])
+        if not native:          # in place: the rows are done, and there may be no memory
+            cnp.PyArray_Byteswap(results, True)
+        return result

@@ -1,13 +1,10 @@
 """Table of contents of `_core.pyx`: the scalar calls of `SlabCache`."""
 
-cimport numpy as cnp
-
 from libc.stdint cimport uint64_t
 
 from slabcache._arena cimport slot_t
-from slabcache._base cimport SlabBase
+from slabcache._base cimport Evicted, SlabBase
 from slabcache._field cimport delta_t, field_t
-from slabcache._slab cimport rows_t
 
 
 cdef enum look_up_t:
@@ -28,11 +25,6 @@ cdef struct hit_t:              # a hit, and where its entry was before
     slot_t newer                # the one before it in the LRU list
 
 
-cdef class Sink:
-    cdef cnp.ndarray keys, values
-    cdef rows_t rows
-
-
 cdef class CacheCore(SlabBase):
     cdef readonly object on_evict
 
@@ -41,6 +33,5 @@ cdef class CacheCore(SlabBase):
         self, const char *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
     ) noexcept
     cdef int put(self, const char *key, const char *value) except -1
-    cdef Sink new_sink(self)
-    cdef int report_sink(self, Sink sink) except -1
-    cdef int report(self, object keys, object values) except -1
+    cdef Evicted room_for_evicted(self)
+    cdef int report(self, Evicted evicted) except -1

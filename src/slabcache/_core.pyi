@@ -1,7 +1,7 @@
 """Types of the extension module `slabcache._core`."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,3 @@ class CacheCore(SlabBase):
     def resize(self, capacity: int) -> int: ...
     @property
     def on_evict(self) -> Callable[[_Array, _Array], object] | None: ...
-
-@final
-class Sink: ...

@@ -7,7 +7,6 @@ neither; then, with the lock released, results are decoded, errors raised and `o
 plain Python.
 """
 
-cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.pystate cimport PyThreadState
@@ -18,15 +17,15 @@ from slabcache._arena cimport KEY_SIZE_MAX, NIL, arena_destroy, header_t, shape_
 from slabcache._base cimport (
     BATCH_ROWS,
     SCRATCH_SIZE,
+    Evicted,
     SlabBase,
     checked_capacity,
-    empty_rows,
+    evicted_rows,
     new_arena,
+    new_evicted,
     release,
     scratch,
     scratch_data,
-    shorten,
-    unpacked,
 )
 from slabcache._field cimport delta_t, field_add, field_t
 from slabcache._lock cimport lock_acquire
@@ -35,7 +34,6 @@ from slabcache._integer cimport integer_fill, integer_room
 from slabcache._native cimport native_copy, native_equal
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._slab cimport (
-    rows_t,
     slab_attach,
     slab_clear,
     slab_count_look_up,
@@ -61,15 +59,6 @@ cdef extern from "Python.h":
     void Py_LeaveRecursiveCall()
 
 cdef object MISSING = object()
-
-
-@cython.final
-cdef class Sink:
-    """Arrays of one row, and where in them an evicted row goes."""
-
-
-cdef inline rows_t *sink_rows(Sink sink) noexcept:
-    return NULL if sink is None else &sink.rows
 
 
 cdef inline bint take_value(CacheCore self, const char *key, look_up_t how, char *data) noexcept:
@@ -278,30 +267,26 @@ cdef class CacheCore(SlabBase):
     # ---- scalar calls: writes --------------------------------------------------------------------------
 
     cdef int put(self, const char *key, const char *value) except -1:
-        cdef Sink sink = self.new_sink()
+        cdef Evicted evicted = self.room_for_evicted()
         lock_acquire(&self.lock)
-        slab_put(&self.slab, slab_hash(&self.slab, key), key, value, sink_rows(sink))
+        slab_put(&self.slab, slab_hash(&self.slab, key), key, value, evicted_rows(evicted))
         release(self)
-        return self.report_sink(sink)
+        return self.report(evicted)
 
-    cdef Sink new_sink(self):
-        """Room for the one row that a scalar call may evict; None when nobody wants it."""
+    cdef Evicted room_for_evicted(self):
+        """For the one row that a scalar call may evict; None when nobody wants it."""
         if self.on_evict is None:
             return None
-        cdef Sink sink = Sink()
-        sink.keys = empty_rows(self._key_schema.packed, 1)
-        sink.values = empty_rows(self._value_schema.packed, 1)
-        sink.rows = rows_t(cnp.PyArray_BYTES(sink.keys), cnp.PyArray_BYTES(sink.values), 0)
-        return sink
+        return new_evicted(self._key_schema, self._value_schema, 1)
 
-    cdef int report_sink(self, Sink sink) except -1:
-        return self.report(sink.keys, sink.values) if sink is not None and sink.rows.count else 0
-
-    cdef int report(self, object keys, object values) except -1:
-        """Hand evicted rows to the user; no lock is held."""
+    cdef int report(self, Evicted evicted) except -1:
+        """Hand evicted rows, if there are any, to the user; no lock is held."""
+        if evicted is None or evicted.rows.count == 0:
+            return 0
+        evicted.finish()
         Py_EnterRecursiveCall(" in on_evict")   # a callback written in C would recurse without a limit
         try:
-            self.on_evict(unpacked(self._key_schema, keys), unpacked(self._value_schema, values))
+            self.on_evict(evicted.keys, evicted.values)
         finally:
             Py_LeaveRecursiveCall()
         return 0
@@ -412,7 +397,7 @@ cdef class CacheCore(SlabBase):
         cdef Schema schema = self._value_schema
         cdef bytes large = scratch(schema.size)
         cdef char *data = scratch_data(large, small)
-        cdef Sink sink
+        cdef Evicted evicted
         cdef seen_t seen
         cdef bint absent
         schema_encode(self._key_schema, key, key_bytes)
@@ -423,15 +408,15 @@ cdef class CacheCore(SlabBase):
                     return value
             schema.encode(default, data)
             value = schema.decode(data)
-            sink = self.new_sink()
+            evicted = self.room_for_evicted()
             lock_acquire(&self.lock)
             absent = table_find(&self.slab.table, seen.hash, key_bytes) == NIL
             if absent:          # or another thread was faster, or the encoding of the default
                 slab_count_look_up(&self.slab, NIL)
-                slab_insert(&self.slab, seen.hash, key_bytes, data, sink_rows(sink), True)
+                slab_insert(&self.slab, seen.hash, key_bytes, data, evicted_rows(evicted), True)
             release(self)
             if absent:
-                self.report_sink(sink)
+                self.report(evicted)
                 return value
 
     def increment(self, key, field=None, by=1):
@@ -581,12 +566,10 @@ cdef class CacheCore(SlabBase):
         (1, [2, 3])
         """
         cdef uint64_t entries = checked_capacity(capacity)
-        cdef cnp.ndarray keys = None, values = None
+        cdef Evicted evicted = None
         cdef shape_t shape
         cdef header_t *header
         cdef slab_t target
-        cdef rows_t evicted
-        cdef rows_t *sink = NULL
         cdef Py_ssize_t room = 0, surplus
         cdef object result = integer_room(<uint64_t>-1)
         cdef bint fits = False
@@ -599,22 +582,16 @@ cdef class CacheCore(SlabBase):
             while not fits:     # as in _export
                 if self.on_evict is not None:
                     room = max(<Py_ssize_t>self.size() - <Py_ssize_t>entries, 0)
-                    keys = empty_rows(self._key_schema.packed, room)
-                    values = empty_rows(self._value_schema.packed, room)
-                    evicted = rows_t(cnp.PyArray_BYTES(keys), cnp.PyArray_BYTES(values), 0)
-                    sink = &evicted
+                    evicted = new_evicted(self._key_schema, self._value_schema, room)
                 state = self.enter(BATCH_ROWS)
                 surplus = max(<Py_ssize_t>self.slab.header.size - <Py_ssize_t>entries, 0)
-                fits = sink is NULL or surplus <= room
+                fits = evicted is None or surplus <= room
                 if fits:
-                    slab_move(&target, &self.slab, sink)
+                    slab_move(&target, &self.slab, evicted_rows(evicted))
                     header = self.slab.header
                     self.slab = target
                 self.leave(state)
         finally:
             arena_destroy(header)       # the old arena, or after an error the new one
-        if surplus and sink is not NULL:
-            shorten(keys, surplus)
-            shorten(values, surplus)
-            self.report(keys, values)
+        self.report(evicted)
         return integer_fill(result, surplus)

@@ -7,6 +7,7 @@ from libc.stdint cimport uint64_t
 
 from slabcache._field cimport delta_t, field_store, field_t, field_top
 from slabcache._integer cimport integer_load
+from slabcache._layout cimport place_t
 
 
 cdef class Schema:
@@ -22,6 +23,8 @@ cdef class Schema:
     cdef readonly Py_ssize_t size       # bytes of a packed record
     cdef Py_ssize_t count               # fields; 0 in one that was made without arguments
     cdef field_t *fields                # owned
+    cdef place_t *places                # of the fields in the user's dtype; owned; NULL where that is packed
+    cdef Py_ssize_t own_size            # bytes of a row of the user's dtype
     cdef dict positions                 # field name -> position
     cdef void *spare                    # memory of a dropped Record, for the next one; owned, or NULL
 
@@ -37,6 +40,7 @@ cdef class Schema:
     cdef int encode_bytes(self, Py_ssize_t position, object item, char *target) except -1
     cdef int encode_void(self, object item, char *target) except -1
     cdef int encode_named(self, tuple names, object item, char *target) except -1
+    cdef void unpack_to(self, char *target, const char *packed, Py_ssize_t rows) noexcept
     cdef object decode(self, const char *source)
     cdef object decode_field(self, Py_ssize_t position, const char *source)
     cdef tuple decode_tuple(self, const char *source)

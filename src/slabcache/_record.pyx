@@ -47,6 +47,7 @@ from slabcache._field cimport (
     float_store,
     kind_t,
 )
+from slabcache._layout cimport layout_pack, layout_unpack, place_t
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -144,6 +145,7 @@ cdef class Schema:
     def __cinit__(self, spec=None, str role=None):
         cdef Py_ssize_t position
         cdef field_t *fields
+        cdef place_t *places = NULL
         cdef bint is_integers
         if spec is None and role is None:
             return
@@ -156,23 +158,33 @@ cdef class Schema:
         self.dtypes = tuple(member.dtype for member in members)
         self.has_arrays = any(dtype.subdtype is not None for dtype in self.dtypes)
         is_integers = all(member.kind in "iu" for member in members)
+        self.own_size = self.dtype.itemsize
         fields = <field_t *>PyMem_Malloc(len(members) * sizeof(field_t))
-        if fields is NULL:
-            raise MemoryError()
+        if self.packed is not self.dtype:
+            places = <place_t *>PyMem_Malloc(len(members) * sizeof(place_t))
         try:
+            if fields is NULL or places is NULL and self.packed is not self.dtype:
+                raise MemoryError()
             for position, member in enumerate(members):
                 kind = <kind_t><int>KINDS[member.kind]
                 fields[position] = field_t(member.offset, member.dtype.itemsize, kind)
+                if places is not NULL:
+                    places[position] = place_t(
+                        member.offset, member.own_offset, member.dtype.itemsize, member.reversed
+                    )
         except:     # noqa: E722 - without memory, for example
             PyMem_Free(fields)
+            PyMem_Free(places)
             raise
         # Now, at once: until here it refuses every item, whoever has found it.
         self.is_integers = is_integers
         self.count = len(self.dtypes)
+        self.places = places
         self.fields = fields
 
     def __dealloc__(self):
         PyMem_Free(self.fields)
+        PyMem_Free(self.places)
         PyObject_Free(self.spare)
 
     def __repr__(self):
@@ -400,6 +412,41 @@ cdef class Schema:
         for row in range(len(items)):
             items[row] = self.decode(cnp.PyArray_BYTES(packed) + row * self.size)
         return items
+
+    cdef void unpack_to(self, char *target, const char *packed, Py_ssize_t rows) noexcept:
+        """Write packed rows as rows of the user's dtype, where the two differ; needs no memory."""
+        layout_unpack(self.places, self.count, target, self.own_size, packed, self.size, rows)
+
+    def unpack(self, cnp.ndarray rows not None):
+        """Packed rows as a new array of the user's dtype, padding bytes zero; O(rows)."""
+        cdef cnp.ndarray packed = np.ascontiguousarray(rows), own
+        self.ready()
+        if packed.dtype != self.packed or packed.ndim != 1:
+            raise TypeError(f"{packed.ndim}-dimensional rows of {packed.dtype} are not packed {self.role}s")
+        own = np.zeros(cnp.PyArray_DIM(packed, 0), self.dtype)
+        if self.places is NULL:
+            own[...] = packed
+        else:
+            self.unpack_to(cnp.PyArray_BYTES(own), cnp.PyArray_BYTES(packed), cnp.PyArray_DIM(packed, 0))
+        return own
+
+    def pack(self, cnp.ndarray rows not None):
+        """Rows of the user's dtype, which is structured, as a new array of packed rows; O(rows)."""
+        cdef cnp.ndarray packed
+        self.ready()
+        if rows.dtype != self.dtype or rows.ndim != 1 or self.places is NULL or not self.is_record:
+            raise TypeError(f"{rows.ndim}-dimensional rows of {rows.dtype} are not {self.role}s")
+        packed = np.empty(cnp.PyArray_DIM(rows, 0), self.packed)
+        layout_pack(
+            self.places,
+            self.count,
+            cnp.PyArray_BYTES(packed),
+            self.size,
+            cnp.PyArray_BYTES(rows),
+            cnp.PyArray_STRIDE(rows, 0),
+            cnp.PyArray_DIM(rows, 0),
+        )
+        return packed
 
     def encode_rows(self, items):
         """A packed array of items that are each what a scalar call takes; O(items)."""

@@ -86,6 +86,7 @@ from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, ta
 from slabcache._unsaved cimport (
     behind_at,
     behind_attach,
+    behind_start,
     behind_is_unsaved,
     behind_t,
     unsaved_pool_size,
@@ -360,7 +361,7 @@ cdef class Unsaved:
         if header is NULL:
             raise MemoryError()
         behind_attach(&self.behind, header)
-        self.behind.unsaved.max_pending = spare
+        behind_start(&self.behind, spare)
 
     def __dealloc__(self):
         arena_destroy(self.behind.slab.header)
@@ -599,10 +600,14 @@ cdef extern from *:
     """
     static struct {
         PyMemAllocatorEx under[3]; /* of the domains RAW, MEM and OBJ */
+        unsigned long thread;      /* whose allocations are counted */
         long count, fails;         /* allocations so far, and the number of the one that fails */
     } failing;
 
-    static int failing_now(void) { return ++failing.count == failing.fails; }
+    static int failing_now(void)
+    {
+        return PyThread_get_thread_ident() == failing.thread && ++failing.count == failing.fails;
+    }
 
     static void *failing_malloc(void *context, size_t size)
     {
@@ -630,6 +635,7 @@ cdef extern from *:
 
     static void failing_start(long number)
     {
+        failing.thread = PyThread_get_thread_ident();
         failing.count = 0;
         failing.fails = number;
         for (int domain = 0; domain < 3; domain++) {
@@ -654,7 +660,7 @@ cdef extern from *:
 
 def without_memory(long number, call, *arguments):
     """`(error, reached)` of a call of which one allocation of the interpreter's fails, the one of this
-    number, counted from 1: what it raised, or None, and whether it came so far. No other thread may run."""
+    number in this thread, counted from 1: what it raised, or None, and whether it came so far."""
     error = None
     failing_start(number)
     try:

@@ -15,6 +15,7 @@ from slabcache._behind cimport (
     OUTCOME_UNKNOWN,
     OUTCOME_WRAPS,
     STORED_ABSENT,
+    STORED_FOUND,
     STORED_FRESH,
     STORED_MASK,
     STORED_SEEN,
@@ -278,7 +279,8 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
 
 cdef inline room_t through_room_for(behind_t *behind, request_t *request) noexcept nogil:
     """The room that a change takes, counted only where it may be short."""
-    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
+    cdef uint64_t count = behind.unsaved.count
+    cdef uint64_t free = behind.unsaved.limit - min(count, behind.unsaved.limit)
     cdef room_t room = room_t(request.rows, 0)
     if request.rows > free:
         room.needed = through_room(behind[0], request[0])
@@ -309,6 +311,13 @@ cdef inline row_t through_only_row(behind_t *behind, request_t *request) noexcep
     row.since = request.since[0]
     row.default = request.default
     return row
+
+
+cdef inline const char *through_value(behind_t *behind, slot_t slot, const row_t *row) noexcept nogil:
+    """What the only row of a change that has been prepared has now: in memory, in the store, or by default;
+    or NULL."""
+    cdef bint is_loaded = slot == NIL and row.stored & STORED_MASK == STORED_FOUND
+    return row.value if is_loaded or row.stored == STORED_SEEN else row.default
 
 
 cdef inline size_t put_rows(

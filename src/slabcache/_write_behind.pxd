@@ -35,7 +35,10 @@ cdef class Request:
     cdef room_t room                    # what the last attempt of a change has found
     cdef readonly bint counted, moves   # of a read
     cdef readonly bint created          # the row was written by the call
-    cdef size_t done                    # rows of a read that have run
+    cdef readonly size_t done           # rows that have run, of a call that stops half-way
+    cdef readonly object result         # of one row, made before it was changed
+    cdef public bint is_first           # of the changes that wait for room: what is kept is for this one
+    cdef readonly bint saw_all          # nothing was kept from its last attempt
     cdef bytes default                  # packed, or None
     cdef cnp.ndarray first              # whether a row is the first of its key; None until that matters
 
@@ -64,6 +67,7 @@ cdef class WriteBehindCore(SlabBase):
     cdef int writable(self) except -1
     cdef int lock_for_write(self) except -1
     cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL
+    cdef uint64_t lift_limit(self, Request request) noexcept
     cdef int ring_bell(self) except -1
     cdef int check_batch(self, Batch batch) except -1
     cdef cnp.ndarray checked_slots(self, cnp.ndarray slots)

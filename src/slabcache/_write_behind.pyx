@@ -14,16 +14,16 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from slabcache._arena cimport KEY_SIZE_MAX, NIL, shape_t, slot_t
 from slabcache._base cimport (
     SCRATCH_SIZE,
+    Evicted,
     SlabBase,
     checked_capacity,
     empty_rows,
-    is_packed,
+    evicted_rows,
     new_arena,
+    new_evicted,
     release,
     scratch,
     scratch_data,
-    shorten,
-    unpacked,
 )
 from slabcache._batch cimport column_of, packed_rows
 from slabcache._behind cimport (
@@ -34,7 +34,6 @@ from slabcache._behind cimport (
     STORED_ABSENT,
     STORED_FOUND,
     STORED_FRESH,
-    STORED_MASK,
     STORED_SEEN,
     STORED_UNKNOWN,
     behind_delete,
@@ -80,12 +79,13 @@ from slabcache._through cimport (
     through_read,
     through_room_for,
     through_scan,
+    through_value,
 )
-from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
+from slabcache._unsaved cimport behind_attach, behind_reserve, behind_start, unsaved_pool_size, unsaved_size
 
 import numpy as np
 
-from slabcache.errors import ClosedError
+from slabcache.errors import ClosedError, SumOverflowError
 from slabcache.rows import first_of_each, from_rows
 
 cnp.import_array()
@@ -150,16 +150,31 @@ cdef class Request:
         load has found was so during the call, and will do as an answer where nothing is made from it.
         """
         self.expect()
-        # Of the type that it is assigned to: numpy 2.4 reads a null pointer where a cast finds no memory.
-        stored = np.where(found, STORED_FOUND, STORED_ABSENT).astype(np.uint8)
-        if fresh and self.loads >= LOADS_MAX:
-            if self.purpose == PURPOSE_READ:
-                stored |= STORED_FRESH
-            elif self.purpose == PURPOSE_CHANGE and self.default is None:
-                stored[~found] |= STORED_FRESH
-        self.values[rows] = values
-        self.stored[rows] = stored
-        self.since[rows] = since
+        # By hand: numpy 2.4 reads a null pointer, or leaves rows as they were, where a cast finds no memory.
+        cdef cnp.ndarray numbers = np.ascontiguousarray(rows, np.int64)
+        cdef cnp.ndarray loaded = np.ascontiguousarray(values), flags = np.ascontiguousarray(found, np.bool_)
+        cdef const int64_t *row = <const int64_t *>cnp.PyArray_DATA(numbers)
+        cdef const uint8_t *has_row = <const uint8_t *>cnp.PyArray_DATA(flags)
+        cdef uint8_t *stored = <uint8_t *>cnp.PyArray_DATA(self.stored)
+        cdef uint64_t *times = <uint64_t *>cnp.PyArray_DATA(self.since), loaded_since = since
+        cdef size_t size = cnp.PyArray_ITEMSIZE(self.values)
+        cdef cnp.npy_intp at, count = cnp.PyArray_SIZE(numbers), limit = cnp.PyArray_DIM(self.found, 0)
+        cdef bint answers = fresh and self.loads >= LOADS_MAX
+        if loaded.dtype != self.values.dtype or cnp.PyArray_SIZE(loaded) != count or flags.size != count:
+            raise ValueError("values and found: not as many packed rows as there are row numbers")
+        for at in range(count):
+            if not 0 <= row[at] < limit:
+                raise IndexError("rows: no such row")
+        for at in range(count):
+            stored[row[at]] = STORED_FOUND if has_row[at] else STORED_ABSENT
+            if answers and (self.purpose == PURPOSE_READ or (
+                self.purpose == PURPOSE_CHANGE and self.default is None and not has_row[at]
+            )):
+                stored[row[at]] |= STORED_FRESH
+            times[row[at]] = loaded_since
+            native_copy(
+                cnp.PyArray_BYTES(self.values) + row[at] * size, cnp.PyArray_BYTES(loaded) + at * size, size
+            )
 
     def find_first(self):
         """Mark the rows that are the first of their key; how many there are."""
@@ -254,7 +269,7 @@ cdef class WriteBehindCore(SlabBase):
         self.draw_seed()
         self.adopt(new_arena(&shape, &self.seed), key_schema, value_schema)
         behind_attach(&self.behind, self.slab.header)
-        self.behind.unsaved.max_pending = spare
+        behind_start(&self.behind, spare)
         self.default = packed
 
     def __del__(self):
@@ -304,6 +319,15 @@ cdef class WriteBehindCore(SlabBase):
             self.leave(state)
             self.usable()
         return state
+
+    cdef uint64_t lift_limit(self, Request request) noexcept:
+        """For a change whose turn it is, all room is there; the limit to be put back under the same lock."""
+        cdef uint64_t limit = self.behind.unsaved.limit
+        if request is not None:
+            if request.is_first:
+                self.behind.unsaved.limit = self.slab.header.slot_count
+            request.saw_all = self.behind.unsaved.limit == self.slab.header.slot_count
+        return limit
 
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it. No step of this runs Python code, so no signal handler
@@ -606,24 +630,17 @@ cdef class WriteBehindCore(SlabBase):
         is no room. `request`, of these keys, is None for the first attempt: mostly it is the last."""
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(keys, 0)
         cdef column_t key_column, value_column
-        cdef cnp.ndarray evicted_keys = None, evicted_values = None
-        cdef rows_t evicted
-        cdef rows_t *sink = NULL
+        cdef Evicted evicted = None
         cdef request_t view
         cdef PyThreadState *state
-        cdef uint64_t count = 0
+        cdef uint64_t count = 0, limit
         cdef size_t done = 0
         cdef room_t room
         cdef bint fits
         self.writable()
         if return_evicted:
-            evicted_keys = empty_rows(self._key_schema.packed, rows)
-            evicted_values = empty_rows(self._value_schema.packed, rows)
-            evicted = rows_t(cnp.PyArray_BYTES(evicted_keys), cnp.PyArray_BYTES(evicted_values), 0)
-            sink = &evicted
-            result = evicted_keys, evicted_values
-        else:
-            result = integer_room(rows)
+            evicted = new_evicted(self._key_schema, self._value_schema, rows)
+        result = integer_room(rows)
         key_column = column_of(keys, self._key_schema.size, rows)
         value_column = column_of(values, self._value_schema.size, rows)
         view.keys = key_column
@@ -631,12 +648,16 @@ cdef class WriteBehindCore(SlabBase):
         view.first = NULL if request is None else request.view().first
         view.creates = True
         state = self.enter_for_write(rows)
+        limit = self.lift_limit(request)
         room = through_room_for(&self.behind, &view)
         fits = room.lacking == 0
         if fits:
             count = self.slab.header.counters.evictions
-            done = through_put(self.behind, key_column, value_column, rows, native_now(), sink)
+            done = through_put(
+                self.behind, key_column, value_column, rows, native_now(), evicted_rows(evicted)
+            )
             count = self.slab.header.counters.evictions - count
+        self.behind.unsaved.limit = limit
         self.leave(state)
         self.ring_bell()
         if not fits:
@@ -647,20 +668,20 @@ cdef class WriteBehindCore(SlabBase):
             raise RuntimeError(
                 f"keys: another thread has changed them during the call, and {rows - done} rows found no room"
             )
-        if not return_evicted:
-            return integer_fill(result, count)
-        shorten(evicted_keys, evicted.count)
-        shorten(evicted_values, evicted.count)
-        if is_packed(self._key_schema) and is_packed(self._value_schema):
-            return result
-        return unpacked(self._key_schema, evicted_keys), unpacked(self._value_schema, evicted_values)
+        return evicted.finish() if return_evicted else integer_fill(result, count)
 
-    def _increment(self, Request request not None, Py_ssize_t position, cnp.ndarray deltas not None):
-        """`(status, results, rows done)`; nothing is changed unless the status is DONE."""
+    def _increment(
+        self,
+        Request request not None,
+        Py_ssize_t position,
+        cnp.ndarray deltas not None,
+        cnp.ndarray results not None,
+    ):
+        """Add to a field of each row; the status, with nothing changed unless it is DONE. `request.done` says
+        how many rows are done, `results`, of the dtype that the user gave the field, has the sums."""
         cdef Schema schema = self._value_schema
         schema.label(position)      # refuses a position that there is not
-        cdef cnp.npy_intp rows = len(request), done = 0
-        cdef cnp.ndarray results = empty_rows(schema.dtypes[position], rows)
+        cdef cnp.npy_intp rows = len(request)
         cdef cnp.ndarray missing = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
         cdef column_t delta_column = column_of(deltas, sizeof(delta_t), cnp.PyArray_DIM(deltas, 0))
         cdef column_t result_column = column_of(results, schema.fields[position].size, rows)
@@ -668,19 +689,84 @@ cdef class WriteBehindCore(SlabBase):
         cdef edit_t edit
         cdef request_t view
         cdef PyThreadState *state
+        cdef uint64_t limit
+        cdef bint swapped
         cdef int status
         self.writable()
+        if not cnp.PyArray_IS_C_CONTIGUOUS(results):
+            raise ValueError("results: not contiguous")
         edit.fields = &schema.fields[position]
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
         view = request.view_of(self)
+        swapped = cnp.PyArray_ISBYTESWAPPED(results)
         state = self.enter_for_write(rows)
+        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
-            done = through_edit(self.behind, view, edit, delta_column, result_column, native_now())
+            request.done = through_edit(
+                self.behind, view, edit, delta_column, result_column, native_now()
+            )
+        self.behind.unsaved.limit = limit
         self.leave(state)
         self.ring_bell()
-        return status, results, done
+        if swapped and status == STATUS_DONE:
+            cnp.PyArray_Byteswap(results, True)
+        return status
+
+    def _increment_only(self, Request request not None, Py_ssize_t position, cnp.ndarray deltas not None):
+        """`_increment` of the only row, whose sum is `request.result`: made before the row is changed, as
+        afterwards there might be no memory for it."""
+        cdef Schema schema = self._value_schema
+        schema.label(position)
+        cdef int64_t missing
+        cdef edit_t edit
+        cdef request_t view
+        cdef row_t row
+        cdef slot_t slot
+        cdef stored_t stored
+        cdef uint64_t since, limit
+        cdef bytes expected = None, found, summed
+        cdef const char *value
+        cdef int status
+        if len(request) != 1 or cnp.PyArray_NBYTES(deltas) != sizeof(delta_t):
+            raise ValueError("one row, and a delta for it")
+        self.writable()
+        edit.fields = &schema.fields[position]
+        edit.delta = <const delta_t *>cnp.PyArray_DATA(deltas)
+        view = request.view_of(self)
+        found = PyBytes_FromStringAndSize(NULL, schema.size)
+        while True:
+            self.lock_for_write()
+            limit = self.lift_limit(request)
+            stored, since = <stored_t>view.stored[0], view.since[0]
+            status = through_prepare(&self.behind, &view, &missing, &request.room)
+            if status == STATUS_DONE:
+                row = through_only_row(&self.behind, &view)
+                slot = table_find(&self.slab.table, row.hash, row.key)
+                value = through_value(&self.behind, slot, &row)
+                if value is NULL or (
+                    expected is not None and native_equal(value, PyBytes_AS_STRING(expected), schema.size)
+                ):
+                    view.found[0] = OUTCOME_FOUND == behind_edit(
+                        &self.behind, slot, &row, &edit, native_now()
+                    )
+                else:
+                    native_copy(PyBytes_AS_STRING(found), value, schema.size)
+                    view.stored[0], view.since[0] = stored, since
+                    status = STATUS_OTHER
+            self.behind.unsaved.limit = limit
+            release(self)
+            if status != STATUS_OTHER:
+                self.ring_bell()
+                return status
+            summed = PyBytes_FromStringAndSize(PyBytes_AS_STRING(found), schema.size)
+            if not edit_apply(&edit, PyBytes_AS_STRING(summed)):
+                raise SumOverflowError(schema.label(position), 0)
+            request.result = schema.decode_field(
+                position, PyBytes_AS_STRING(summed) + schema.fields[position].offset
+            )
+            expected, found = found, PyBytes_FromStringAndSize(NULL, schema.size)
 
     def _update_fields(self, Request request not None, bytes chosen not None, bytes data not None):
         """Overwrite the chosen fields of one row; the status."""
@@ -689,6 +775,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef edit_t edit
         cdef request_t view
         cdef row_t row
+        cdef uint64_t limit
         cdef int status
         self.writable()
         edit.fields = schema.fields
@@ -700,12 +787,14 @@ cdef class WriteBehindCore(SlabBase):
             raise ValueError("one row, a flag for each field, and a value")
         view = request.view_of(self)
         self.lock_for_write()
+        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status == STATUS_DONE:
             row = through_only_row(&self.behind, &view)
             view.found[0] = OUTCOME_FOUND == behind_edit(
                 &self.behind, table_find(&self.slab.table, row.hash, row.key), &row, &edit, native_now()
             )
+        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return status
@@ -716,6 +805,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef int64_t missing
         cdef request_t view
         cdef row_t row
+        cdef uint64_t limit
         cdef int status
         cdef slot_t slot
         cdef outcome_t outcome
@@ -724,6 +814,7 @@ cdef class WriteBehindCore(SlabBase):
             raise ValueError("one row, and a value of its size")
         view = request.view_of(self)
         self.lock_for_write()
+        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status != STATUS_MISSING:
             row = through_only_row(&self.behind, &view)
@@ -741,6 +832,7 @@ cdef class WriteBehindCore(SlabBase):
                 native_copy(row.value, PyBytes_AS_STRING(value), self._value_schema.size)
                 view.found[0] = True
                 request.created = True
+        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return status
@@ -755,22 +847,20 @@ cdef class WriteBehindCore(SlabBase):
         cdef stored_t stored
         cdef uint64_t since
         cdef const char *value
-        cdef bint is_loaded
+        cdef uint64_t limit
         cdef int status
         if len(request) != 1 or len(expected) != self._value_schema.size:
             raise ValueError("one row, and a value of its size")
         self.writable()
         view = request.view_of(self)
         self.lock_for_write()
+        limit = self.lift_limit(request)
         stored, since = <stored_t>view.stored[0], view.since[0]
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status == STATUS_DONE:
             row = through_only_row(&self.behind, &view)
             slot = table_find(&self.slab.table, row.hash, row.key)
-            value = row.default
-            is_loaded = slot == NIL and row.stored & STORED_MASK == STORED_FOUND
-            if is_loaded or row.stored == STORED_SEEN:
-                value = row.value
+            value = through_value(&self.behind, slot, &row)
             if value is not NULL and not native_equal(
                 value, PyBytes_AS_STRING(expected), self._value_schema.size
             ):
@@ -780,6 +870,7 @@ cdef class WriteBehindCore(SlabBase):
                 status = STATUS_OTHER
             else:
                 view.found[0] = OUTCOME_FOUND == behind_delete(&self.behind, slot, &row, native_now())
+        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return status
@@ -791,13 +882,16 @@ cdef class WriteBehindCore(SlabBase):
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
         cdef request_t view
         cdef PyThreadState *state
+        cdef uint64_t limit
         cdef int status
         self.writable()
         view = request.view_of(self)
         state = self.enter_for_write(rows)
+        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
             through_delete(self.behind, view, native_now())
+        self.behind.unsaved.limit = limit
         self.leave(state)
         self.ring_bell()
         return status
@@ -809,7 +903,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
         cdef row_t row
         cdef slot_t slot
-        cdef uint64_t version
+        cdef uint64_t version, limit
         self.writable()
         row.key = key_bytes
         row.value = PyBytes_AS_STRING(value)
@@ -832,7 +926,9 @@ cdef class WriteBehindCore(SlabBase):
                 break
             release(self)
         row.hash = slab_hash(&self.slab, key_bytes)
+        limit, self.behind.unsaved.limit = self.behind.unsaved.limit, self.slab.header.slot_count
         behind_delete(&self.behind, slot, &row, native_now())
+        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return item
@@ -901,18 +997,21 @@ cdef class WriteBehindCore(SlabBase):
         self.leave(state)
 
     def _put_aside(self, cnp.ndarray slots not None, cnp.ndarray since not None):
-        """The store did not take these rows of a batch, each by itself: they are failing."""
+        """The store did not take these rows of a batch, each by itself: they are failing. Whether room that
+        was kept for a write is there for all again."""
         cdef cnp.ndarray numbers = self.checked_slots(slots)
         cdef cnp.ndarray times = np.ascontiguousarray(since, np.uint64)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
         cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
         cdef uint64_t *times_data = <uint64_t *>cnp.PyArray_DATA(times)
+        cdef bint lapsed
         cdef PyThreadState *state
         if cnp.PyArray_NDIM(times) != 1 or cnp.PyArray_DIM(times, 0) != count:
             raise ValueError("since: not as many as slots")
         state = self.enter(count)
-        behind_put_aside(&self.behind, data, times_data, count)
+        lapsed = behind_put_aside(&self.behind, data, times_data, count)
         self.leave(state)
+        return lapsed
 
     def _restore(self, Batch batch not None):
         """Rows of a batch that are not settled are dirty again. Nothing of this needs memory."""
@@ -935,6 +1034,13 @@ cdef class WriteBehindCore(SlabBase):
         if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.slot_count:
             raise ValueError("slots: not from a batch")
         return numbers
+
+    def _reserve(self, Request request):
+        """Keep the room that a change has lacked for it; None: for nobody. Nothing of this needs memory."""
+        self.ready()
+        lock_acquire(&self.lock)
+        behind_reserve(&self.behind, 0 if request is None else request.room.needed)
+        lock_release(&self.lock)
 
     def _sleep(self, uint64_t sleep):
         """The flusher is about to wait for what `sleep` says. `(unsaved, pends, since)`: how many rows are

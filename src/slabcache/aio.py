@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from slabcache._steps import Call
 from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
 from slabcache.errors import ClosedError
 from slabcache.flusher import Room, Saved
@@ -107,12 +108,10 @@ class AsyncCalls(_Calls):
 async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
     """Run a call, waiting in the event loop."""
     cache._renew()
+    call = Call(steps)
     try:
-        while True:
-            try:
-                need = next(steps)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
+        while call.advance():
+            need = call.need
             if isinstance(need, (Room, Saved)):
                 if not await _met(cache, need):
                     raise cache._too_late(need)
@@ -120,8 +119,9 @@ async def _run(cache: AsyncCalls, steps: Steps[Result]) -> Result:
                 deadline = cache._loader.deadline()
                 for flight in need:
                     await _arrival(cache._loader, flight, deadline)
+        return call.result
     finally:
-        steps.close()
+        call.close()
 
 
 async def _arrival(loader: Loader, flight: Flight, deadline: float | None) -> None:

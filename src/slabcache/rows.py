@@ -39,6 +39,8 @@ def as_rows(schema: Schema, source: object) -> Array:
     rows = source if type(source) is np.ndarray else plain_array(source, f"{schema.role}s")
     if rows.shape == (0,) and rows.dtype == np.float64:
         return np.empty(0, schema.packed)  # what numpy makes of an empty list
+    if schema.is_record and rows.ndim == 1 and rows.dtype == schema.dtype != schema.packed:
+        return schema.pack(rows)
     if schema.packed.names is None:
         rows = _plain_rows(schema, rows)
     elif schema.names is None:
@@ -58,9 +60,7 @@ def from_rows(schema: Schema, rows: Array) -> Array:
     """Packed rows as an array of the user's dtype; `rows` itself where the two are equal."""
     if schema.packed is schema.dtype:
         return rows
-    result = np.zeros(rows.shape, schema.dtype)
-    write_rows(schema, rows, result)
-    return result
+    return schema.unpack(rows)
 
 
 def write_rows(schema: Schema, rows: Array, target: Array) -> None:

@@ -54,6 +54,8 @@ class Field(NamedTuple):
     dtype: np.dtype[Any]  # native byte order; a subarray dtype for a subarray field
     offset: int  # bytes from the start of the packed record
     kind: str  # np.dtype.kind, or "n" for what only numpy encodes
+    own_offset: int  # bytes from the start of a record of the user's dtype
+    reversed: int  # bytes of its numbers, if the user's dtype has them in the other byte order; or 0
 
 
 class Description(NamedTuple):
@@ -89,10 +91,11 @@ def describe(spec: npt.DTypeLike, role: Role) -> Description:
         _refuse_overlap(members, role)
     fields = []
     offset = 0
-    for name, member, _ in members:
+    for name, member, own_offset in members:
         native = _native(member)
         label = f"{role} field {name!r}" if name else role
-        fields.append(Field(name, native, offset, _kind(native, member, role, label)))
+        unit = 0 if native == member else native.base.itemsize
+        fields.append(Field(name, native, offset, _kind(native, member, role, label), own_offset, unit))
         offset += native.itemsize
     limit = KEY_SIZE_MAX if role == "key" else VALUE_SIZE_MAX
     if offset == 0:

@@ -21,6 +21,7 @@ import numpy as np
 
 from slabcache import workers
 from slabcache._base import forks
+from slabcache._steps import Call
 from slabcache._write_behind import (
     ABSENT,
     CHANGE,
@@ -452,13 +453,12 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _drive(self, steps: Steps[Result]) -> Result:
         """Run a call, blocking while it waits. The first step changes nothing but the cache itself."""
         self._renew()
-        try:
-            need = next(steps)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+        call = Call(steps)
+        if not call.advance():
+            return call.result
         if _is_main_thread():
-            return workers.run(lambda: self._finish(steps, need))
-        return self._finish(steps, need)
+            return workers.run(lambda: self._finish(call))
+        return self._finish(call)
 
     def _renew(self) -> None:
         """In the child of a fork: its parent's threads are not here, nor their loads. A fork made in C runs
@@ -471,21 +471,20 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self._closing = threading.RLock()
         self._forks = forks()  # last: until then the next call does it all again
 
-    def _finish(self, steps: Steps[Result], need: Need) -> Result:
+    def _finish(self, call: Call[Need, Result]) -> Result:
         """Run a call from its first need on."""
         try:
             while True:
+                need = call.need
                 if isinstance(need, (Room, Saved)):
                     if not self._flusher.wait(need):
                         raise self._too_late(need)
                 elif need is not None:
                     self._loader.wait(need)
-                try:
-                    need = next(steps)
-                except StopIteration as stop:
-                    return stop.value  # type: ignore[no-any-return]
+                if not call.advance():
+                    return call.result
         finally:
-            steps.close()
+            call.close()
 
     def _too_late(self, need: Room | Saved) -> Exception:
         unsaved = self._unsaved()[0]
@@ -544,20 +543,33 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def _changing(self, request: Request, attempt: Any) -> Steps[None]:
         """Attempt a change until nothing is missing and there is room."""
-        deadline = None
-        while True:
-            freed = self._flusher.freed
-            status = attempt()
-            if status == DONE:
-                return
-            if status == MISSING:
-                yield from self._loading(request)
-            elif not request.has_first and len(request) > 1:
-                request.find_first()  # the others of a key take no room
-            else:
-                self._check_size(request.needed)
-                deadline = deadline or deadline_after(self._patience)
-                yield Room(freed + request.lacking, deadline)
+        flusher, deadline = self._flusher, None
+        line, tell = flusher.line, flusher.tell_first  # now: once all is done, there may be no memory
+        waits = False
+        try:
+            while True:
+                freed = flusher.freed
+                # The thread that makes room must not wait for it: it has that of all who wait.
+                request.is_first = line.first() is request or flusher.is_this_thread()
+                status = attempt()
+                if status == DONE:
+                    return
+                if status == MISSING:
+                    if waits:
+                        line.leave(self, request, tell)  # a load may take long
+                        waits = False
+                    yield from self._loading(request)
+                elif not request.has_first and len(request) > 1:
+                    request.find_first()  # the others of a key take no room
+                else:
+                    self._check_size(request.needed)
+                    waits = True
+                    line.join(self, request)
+                    deadline = deadline or deadline_after(self._patience)
+                    yield Room(freed + request.lacking, request, deadline)
+        finally:
+            if waits:
+                line.leave(self, request, tell)
 
     def _check_size(self, distinct: int) -> None:
         if distinct > self._slots:
@@ -637,30 +649,26 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         request = Request(self, keys, CHANGE)
         position = schema.number_position_of(field)
         deltas = as_deltas(schema, position, by, len(request))
-        results: Array = np.empty(0)
-        done = 0
-
-        def attempt() -> int:
-            nonlocal results, done
-            status, results, done = self._increment(request, position, deltas)
-            return status
-
-        yield from self._changing(request, attempt)
-        if done < len(request):
-            raise SumOverflowError(schema.label(position), done)
-        results = results.astype(schema.dtype if field is None else schema.dtype[field], copy=False)
+        results = np.empty(len(request), schema.dtype if field is None else schema.dtype[field])
         shape = _shape(keys, request)
-        return results.reshape(shape), request.found.reshape(shape)
+        answer = results.reshape(shape), request.found.reshape(shape)  # now: later there may be no memory
+        yield from self._changing(request, lambda: self._increment(request, position, deltas, results))
+        if request.done < len(request):
+            raise SumOverflowError(schema.label(position), request.done)
+        return answer
 
     def _increment_one(self, key: Any, field: str | None, by: Any) -> Any:
         return self._drive(self._incrementing_one(key, field, by))
 
     def _incrementing_one(self, key: Any, field: str | None, by: Any) -> Steps[Any]:
+        request = self._request_one(key, CHANGE)
+        position = self._value_schema.number_position_of(field)
+        deltas = as_deltas(self._value_schema, position, [by], 1)
         try:
-            values, found = yield from self._incrementing(self._key_schema.encode_rows([key]), field, [by])
+            yield from self._changing(request, lambda: self._increment_only(request, position, deltas))
         except SumOverflowError as error:
             raise OverflowError(f"{error.field}: the sum with {by} is out of range") from None
-        return values[0].item() if found[0] else ABSENT
+        return request.result if request.found[0] else ABSENT
 
     def _updating_fields(self, key: Any, fields: dict[str, Any]) -> Steps[None]:
         request = self._request_one(key, CHANGE)
@@ -686,8 +694,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _deleting(self, keys: Any) -> Steps[Array]:
         self._check_open()
         request = Request(self, keys, CHANGE)
+        found = request.found.reshape(_shape(keys, request))
         yield from self._changing(request, lambda: self._delete(request))
-        return request.found.reshape(_shape(keys, request))
+        return found
 
     def _popping(self, key: Any, default: Any) -> Steps[Any]:
         request = self._request_one(key, CHANGE)

@@ -339,7 +339,7 @@ MANY_FORKERS = """
 
     def forking(me):
         try:
-            for turn in range(5):
+            for turn in range(20):
                 own = SQLiteStore(path, table="t", key="u4", value="u8", busy_timeout=200)
                 pid = child(lambda: (own.load_many(keys), store.load_many(keys)))
                 own.load_many(keys)

@@ -20,7 +20,8 @@ from slabcache import SlabCache
 from slabcache._write_behind import WriteBehindCore
 
 RECORD = [("seen", "u8"), ("mentions", "u4")]
-SCALARS = {"u8": 2**40, "i8": -(2**40), "f8": 0.5, "S40": b"x" * 30, "?": True}
+RECORDS = {"record": RECORD, "padded": np.dtype([("seen", ">u8"), ("mentions", "u4")], align=True)}
+SCALARS = {"u8": 2**40, "i8": -(2**40), "f8": 0.5, "S40": b"x" * 30, "?": True, ">i8": -(2**40)}
 KEYS = [("user", "u8"), ("name", "S20")]
 CAPACITY = 4
 MANY = 700  # evicted entries, whose number is none of the ints that are always there
@@ -108,20 +109,20 @@ def maker(spec: Any, value: Any, on_evict: Any) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("on_evict", [None, operator.is_])  # which itself needs no memory
-@pytest.mark.parametrize("spec", [*SCALARS, "record"])
+@pytest.mark.parametrize("spec", [*SCALARS, *RECORDS])
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_that_finds_no_memory_changes_nothing(name: str, spec: str, on_evict: Any) -> None:
-    value = (2**40, 5) if spec == "record" else SCALARS[spec]
-    dtype = RECORD if spec == "record" else spec
+    value = (2**40, 5) if spec in RECORDS else SCALARS[spec]
+    dtype = RECORDS.get(spec, spec)
     check(maker(dtype, value, on_evict), lambda cache: CALLS[name](cache, value))
 
 
-@pytest.mark.parametrize("spec", ["u8", "i8", "f8", "record"])
+@pytest.mark.parametrize("spec", ["u8", "i8", ">i8", "f8", *RECORDS])
 @pytest.mark.parametrize("name", NUMBERS)
 def test_an_increment_that_finds_no_memory_changes_nothing(name: str, spec: str) -> None:
-    field = "seen" if spec == "record" else None
-    value = (2**40, 5) if spec == "record" else SCALARS[spec]
-    dtype = RECORD if spec == "record" else spec
+    field = "seen" if spec in RECORDS else None
+    value = (2**40, 5) if spec in RECORDS else SCALARS[spec]
+    dtype = RECORDS.get(spec, spec)
     reached = check(maker(dtype, value, None), lambda cache: NUMBERS[name](cache, field))
     assert reached > 0 or spec == "f8"  # the interpreter keeps floats that are free
 
@@ -142,15 +143,16 @@ def test_keys_of_several_fields() -> None:
         assert check(make, call) > 0
 
 
+@pytest.mark.parametrize("spec", RECORDS)
 @pytest.mark.parametrize("return_evicted", [False, True])
 @pytest.mark.parametrize("on_evict", [None, operator.is_])
-def test_a_batch_that_evicts_many(return_evicted: bool, on_evict: Any) -> None:
+def test_a_batch_that_evicts_many(spec: str, return_evicted: bool, on_evict: Any) -> None:
     keys = np.arange(MANY + CAPACITY, dtype="u8")
-    values = np.zeros(MANY + CAPACITY, RECORD)
+    values = np.zeros(MANY + CAPACITY, RECORDS[spec])
     values.flags.writeable = False
 
     def make() -> Any:
-        return SlabCache(CAPACITY, "u8", RECORD, on_evict=on_evict)
+        return SlabCache(CAPACITY, "u8", RECORDS[spec], on_evict=on_evict)
 
     packed = make()
     packed.put_many([1], [(1, 2)])

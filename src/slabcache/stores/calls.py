@@ -65,9 +65,13 @@ class Calls:
     def enter(self, call: Call, store: str) -> None:
         """Let others see that the call is under way; `leave` must follow, whatever comes of this. ClosedError
         after `close`."""
-        self._under_way[call] = None
+        self.begin(call)
         if self.is_closed():
             raise ClosedError(f"{store} is closed")
+
+    def begin(self, call: Call) -> None:
+        """`enter`, also after `close`."""
+        self._under_way[call] = None
 
     def leave(self, call: Call) -> None:
         """The call is no longer under way; may be called again."""

@@ -22,6 +22,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ _log = logging.getLogger("slabcache.stores.sqlite")
 _IDLE_MAX = 8  # connections kept for readers; more are opened while more threads read at the same time
 _OPEN_ATTEMPTS = 10  # each fails only when the file has been replaced once more meanwhile
 _PATIENCE = 10.0  # seconds that a close or a fork waits for calls, besides what these may wait for SQLite
+_PAUSE = 0.001  # seconds between looks whether another thread has forked
 _WRITING = "a save or a deletion"
 
 _GONE: FileId = (-1, -1)  # what no file is
@@ -113,7 +115,8 @@ class Connections:
         process = self._here()
         process.close()
         ended = process.others_end(self._patience)
-        self._close_unused(process)
+        with self._closing(process):
+            self._close_unused(process)
         if not ended:
             self.notices.append(
                 f"{self._name} is closed, and calls are still under way: they close the file when they end"
@@ -124,7 +127,8 @@ class Connections:
         _pools.pop(id(self), None)
         process = self._process
         if process.pid == os.getpid() and (process.idle or process.writer):
-            self._close_unused(process)
+            with self._closing(process):
+                self._close_unused(process)
             warnings.warn(f"unclosed SQLiteStore of {self._path}", ResourceWarning, source=self, stacklevel=2)
 
     def _here(self) -> _Process:
@@ -146,6 +150,23 @@ class Connections:
         finally:
             process.leave(call)
             self._log_notices()
+
+    @contextlib.contextmanager
+    def _closing(self, process: _Process) -> Iterator[None]:
+        """What a fork waits for as well: a child that finds a file half closed could never use it. But none
+        waits for a fork that takes too long."""
+        call = Call()
+        try:
+            process.begin(call)
+            while _is_forking(call):
+                process.leave(call)
+                is_over = process.wait_for(lambda: not _is_forking(call), self._patience)
+                process.begin(call)
+                if not is_over:
+                    break
+            yield
+        finally:
+            process.leave(call)
 
     def _log_notices(self) -> None:
         while (notice := _popped(self.notices)) is not None:
@@ -293,6 +314,16 @@ def _is_forking(call: Call) -> bool:
     )
 
 
+def _is_first(fork: object, me: tuple[int, int]) -> bool:
+    """Whether no other thread of this process has begun to fork before."""
+    for other, forking in _forks.copy().items():
+        if other is fork:
+            return True
+        if forking != me and forking[0] == me[0]:
+            return False
+    return True
+
+
 def _all_pools() -> Iterator[Connections]:
     for reference in _pools.copy().values():
         pool = reference()
@@ -301,7 +332,12 @@ def _all_pools() -> Iterator[Connections]:
 
 
 def _before_fork() -> None:
-    _forks[object()] = os.getpid(), _thread.get_ident()
+    """Threads that fork do so one after the other, as they come: one of them closes files here."""
+    me, fork = (os.getpid(), _thread.get_ident()), object()
+    _forks[fork] = me
+    deadline = time.monotonic() + _PATIENCE
+    while not _is_first(fork, me) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
     for pool in _all_pools():
         pool.before_fork()
 

@@ -1,0 +1,52 @@
+"""Rows as the user's dtype lays them out, from packed rows and back: with padding, in another byte order.
+
+numpy's own conversion asks for memory, which may be short once a cache is changed, and where it finds none it
+can leave the bytes as they were, without an error (2.4).
+"""
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+
+cdef struct place_t:            # of one field
+    uint32_t packed             # bytes from the start of a packed row
+    uint32_t own                # bytes from the start of a row of the user's dtype
+    uint32_t size
+    uint32_t unit               # bytes of the numbers that it is made of, where their order is reversed; or 0
+
+
+cdef inline void place_copy(const place_t *place, char *target, const char *source) noexcept nogil:
+    cdef uint32_t at = 0, byte
+    if place.unit == 0:
+        memcpy(target, source, place.size)
+        return
+    while at < place.size:
+        for byte in range(place.unit):
+            target[at + byte] = source[at + place.unit - 1 - byte]
+        at += place.unit
+
+
+cdef inline void layout_unpack(
+    const place_t *places, size_t count, char *own, size_t own_size, const char *packed, size_t size,
+    size_t rows
+) noexcept nogil:
+    """Write packed rows, of `size` bytes each, as rows of the user's dtype, between padding bytes."""
+    cdef const place_t *place
+    cdef size_t row, number
+    for row in range(rows):
+        for number in range(count):
+            place = places + number
+            place_copy(place, own + row * own_size + place.own, packed + row * size + place.packed)
+
+
+cdef inline void layout_pack(
+    const place_t *places, size_t count, char *packed, size_t size, const char *own, Py_ssize_t stride,
+    size_t rows
+) noexcept nogil:
+    """Write rows of the user's dtype, `stride` bytes apart, as packed rows."""
+    cdef const place_t *place
+    cdef size_t row, number
+    for row in range(rows):
+        for number in range(count):
+            place = places + number
+            place_copy(place, packed + row * size + place.packed, own + <Py_ssize_t>row * stride + place.own)
