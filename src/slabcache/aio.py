@@ -143,9 +143,11 @@ async def _met(cache: AsyncCalls, need: Room | Saved) -> bool:
     met, callback = _signal()
     waiter = cache._flusher.enlist(need, callback)
     try:
-        await asyncio.wait_for(met, seconds_until(need.deadline))
-    except TimeoutError:
-        pass  # the loop may not have got to the callback yet
+        while not met.done():
+            await asyncio.wait([met], timeout=seconds_until(look_again(need.deadline)))
+            if met.done() or seconds_until(need.deadline) == 0:
+                break  # the loop may not have got to the callback yet
+            cache._flusher.look_at(need)
     finally:
         cache._flusher.dismiss(waiter)
     return waiter.is_met

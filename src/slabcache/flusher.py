@@ -233,7 +233,8 @@ class Flusher:
         bell = Bell()
         waiter = self.enlist(need, bell.ring)
         try:
-            bell.wait(need.deadline)
+            while not bell.wait(look_again(need.deadline)) and seconds_until(need.deadline) != 0:
+                self.look_at(need)
         finally:
             self.dismiss(waiter)
         return waiter.is_met
@@ -252,6 +253,11 @@ class Flusher:
         if self._has_ended:
             wake()
         return waiter
+
+    def look_at(self, need: Room | Saved) -> None:
+        """Ring again for one who waits: a bell may be lost for want of memory."""
+        with contextlib.suppress(MemoryError):
+            self._bells.put(need.until if isinstance(need, Saved) else None)
 
     def dismiss(self, waiter: Waiter) -> None:
         """Nobody waits any more. A need that was met a moment ago, unnoticed, is met."""

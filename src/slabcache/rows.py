@@ -39,8 +39,6 @@ def as_rows(schema: Schema, source: object) -> Array:
     rows = source if type(source) is np.ndarray else plain_array(source, f"{schema.role}s")
     if rows.shape == (0,) and rows.dtype == np.float64:
         return np.empty(0, schema.packed)  # what numpy makes of an empty list
-    if schema.is_record and rows.ndim == 1 and rows.dtype == schema.dtype != schema.packed:
-        return schema.pack(rows)
     if schema.packed.names is None:
         rows = _plain_rows(schema, rows)
     elif schema.names is None:
@@ -170,6 +168,8 @@ def _matrix_rows(schema: Schema, source: Array) -> Array:
 def _structured_rows(schema: Schema, source: Array) -> Array:
     """Rows of another structured dtype, field by field. By name, as the scalar call takes a record: numpy
     would cast by position, and swap two fields in silence."""
+    if source.ndim == 1 and source.dtype == schema.dtype:
+        return schema.pack(source)
     theirs, ours = source.dtype.names or (), schema.names or ()
     if set(theirs) != set(ours):
         raise TypeError(

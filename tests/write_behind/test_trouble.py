@@ -13,12 +13,13 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
 
-from slabcache import ClosedError, flusher
+from slabcache import ClosedError, flusher, waiting
 from write_behind.faulty_store import FaultyStore, make
 
 
@@ -402,3 +403,32 @@ def test_asyncio_calls_without_patience_look_once() -> None:
         assert store.closed == 1
 
     asyncio.run(main())
+
+
+# ---- bells -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_a_flush_whose_bell_is_lost_rings_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lossy(SimpleQueue[Any]):
+        """It loses the first bell of a flush."""
+
+        lost = 0
+
+        def put(self, item: Any, *arguments: Any) -> None:
+            if item is not None and not self.lost:
+                self.lost += 1
+                return
+            super().put(item)
+
+    monkeypatch.setattr(flusher, "SimpleQueue", Lossy)
+    monkeypatch.setattr(waiting, "_LOOK_AGAIN", 0.01)
+    store, cache = make(FaultyStore(), flush_interval=1000.0)
+    cache[1] = 1
+    if kind == "blocking":
+        cache.flush()
+    else:
+        asyncio.run(cache.aflush())
+    assert store.rows == {1: 1}
+    assert cache._flusher._bells.lost == 1  # type: ignore[attr-defined]
+    cache.close()
