@@ -75,6 +75,7 @@ cdef class Evicted:
     cdef cnp.ndarray packed_keys, packed_values
     cdef Schema key_schema, value_schema
     cdef tuple both
+    cdef bint finished
 
     cdef tuple finish(self)
 

@@ -109,6 +109,9 @@ cdef class Evicted:
     cdef tuple finish(self):
         """`(keys, values)` of the rows that have been evicted. Nothing of this needs memory."""
         cdef Py_ssize_t count = self.rows.count
+        if self.finished:       # somebody has seen the arrays, and may have changed them
+            return self.both
+        self.finished = True
         if not is_packed(self.key_schema):
             self.key_schema.unpack_to(
                 cnp.PyArray_BYTES(self.keys), cnp.PyArray_BYTES(self.packed_keys), count

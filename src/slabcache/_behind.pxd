@@ -62,7 +62,6 @@ from slabcache._unsaved cimport (
     behind_mark_of,
     behind_outdate,
     behind_push,
-    behind_reserve,
     behind_state,
     behind_t,
     behind_waits,
@@ -74,7 +73,7 @@ cdef enum outcome_t:
     OUTCOME_FOUND
     OUTCOME_ABSENT
     OUTCOME_UNKNOWN             # only the store knows; nothing has happened
-    OUTCOME_FULL                # no more slots may be unsaved; nothing has happened
+    OUTCOME_FULL                # all slots are unsaved; nothing has happened
     OUTCOME_WRAPS               # a sum does not fit its field; nothing has happened
 
 cdef enum stored_t:             # what is known of a key that is not in memory
@@ -333,8 +332,6 @@ cdef inline outcome_t behind_put(
     else:
         mark = behind_mark_at(behind, slot)
         state = mark_state(mark)
-        if not state & STATE_MASK and behind_is_full(behind):
-            return OUTCOME_FULL
         native_copy(slab_value(&behind.slab, slot), value, behind.slab.header.value_size)
         if not state & (STATE_DELETED | STATE_EVICTED):     # mostly
             behind_touch(behind, slot)
@@ -374,8 +371,6 @@ cdef inline outcome_t behind_edit(
     cdef size_t size = behind.slab.header.value_size
     cdef bint live = slot != NIL and not behind_state(behind, slot) & STATE_DELETED
     if live:
-        if not behind_is_unsaved(behind, slot) and behind_is_full(behind):
-            return OUTCOME_FULL
         target = slab_value(&behind.slab, slot)
         if not edit_apply(edit, target):
             return OUTCOME_WRAPS
@@ -433,8 +428,6 @@ cdef inline outcome_t behind_delete(
                 return OUTCOME_ABSENT
             native_copy(row.value, row.default, behind.slab.header.value_size)
             return OUTCOME_FOUND
-        if not behind_is_unsaved(behind, slot) and behind_is_full(behind):
-            return OUTCOME_FULL
         native_copy(row.value, slab_value(&behind.slab, slot), behind.slab.header.value_size)
         if behind_state(behind, slot) & STATE_EVICTED:
             behind_unpend(behind, slot)
@@ -503,12 +496,11 @@ cdef inline void behind_drain(behind_t *behind, uint64_t until, size_t limit, ba
         behind_load(behind, slot, batch)
 
 
-cdef inline bint behind_put_aside(
+cdef inline void behind_put_aside(
     behind_t *behind, const slot_t *slots, const uint64_t *since, size_t count
 ) noexcept nogil:
     """Rows of a batch that the store did not take, each by itself: no batch takes them until they are asked
-    for. They are as old as they were, also where they were written since. Whether what was kept for a write
-    is kept no longer, as it may never be complete."""
+    for. They are as old as they were, also where they were written since."""
     cdef size_t row
     cdef slot_t slot
     cdef mark_number_t number
@@ -527,10 +519,6 @@ cdef inline bint behind_put_aside(
         mark.since = since[row]
         mark_set_state(mark, (state & ~<uint8_t>STATE_MASK) | STATE_DIRTY | STATE_FAILING)
         behind.unsaved.failing += 1
-    if behind.unsaved.failing <= behind.unsaved.limit:
-        return False
-    behind_reserve(behind, 0)
-    return True
 
 
 cdef inline void behind_take_again(

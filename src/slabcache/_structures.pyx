@@ -86,7 +86,6 @@ from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, ta
 from slabcache._unsaved cimport (
     behind_at,
     behind_attach,
-    behind_start,
     behind_is_unsaved,
     behind_t,
     unsaved_pool_size,
@@ -361,7 +360,7 @@ cdef class Unsaved:
         if header is NULL:
             raise MemoryError()
         behind_attach(&self.behind, header)
-        behind_start(&self.behind, spare)
+        self.behind.unsaved.max_pending = spare
 
     def __dealloc__(self):
         arena_destroy(self.behind.slab.header)

@@ -279,8 +279,7 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
 
 cdef inline room_t through_room_for(behind_t *behind, request_t *request) noexcept nogil:
     """The room that a change takes, counted only where it may be short."""
-    cdef uint64_t count = behind.unsaved.count
-    cdef uint64_t free = behind.unsaved.limit - min(count, behind.unsaved.limit)
+    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
     cdef room_t room = room_t(request.rows, 0)
     if request.rows > free:
         room.needed = through_room(behind[0], request[0])

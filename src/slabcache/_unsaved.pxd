@@ -89,7 +89,6 @@ cdef struct unsaved_t:
     uint64_t deleted            # of them, tombstones
     uint64_t failing            # of them, those whose rows fail by themselves
     uint64_t max_pending
-    uint64_t limit              # of `count`: all slots but those that are kept for a write that waits
     uint64_t sleep              # what the flusher waits for
     flag_t bell                 # the flusher is to be woken
     slot_t cursor               # up to this one, entries of the LRU list are unsaved or overtaken; or NIL
@@ -146,12 +145,6 @@ cdef inline void behind_attach(behind_t *behind, header_t *header) noexcept nogi
     behind.pending.ends = &behind.unsaved.pending_ends
 
 
-cdef inline void behind_start(behind_t *behind, uint64_t max_pending) noexcept nogil:
-    """Of an arena that is all zero."""
-    behind.unsaved.max_pending = max_pending
-    behind.unsaved.limit = behind.slab.header.slot_count
-
-
 cdef inline link_t *behind_at(const behind_t *behind, slot_t slot) noexcept nogil:
     return lru_link(&behind.slab.lru, slot)
 
@@ -182,14 +175,7 @@ cdef inline bint behind_is_listed(const behind_t *behind, slot_t slot) noexcept 
 
 cdef inline bint behind_is_full(const behind_t *behind) noexcept nogil:
     """Whether one more unsaved entry finds no room."""
-    return behind.unsaved.count >= behind.unsaved.limit
-
-
-cdef inline void behind_reserve(behind_t *behind, uint64_t rows) noexcept nogil:
-    """Keep room for so many rows from all writes but one. Where rows fail by themselves there may never be as
-    much: then none is kept."""
-    cdef uint64_t slots = behind.slab.header.slot_count
-    behind.unsaved.limit = slots - rows if rows <= slots - behind.unsaved.failing else slots
+    return behind.unsaved.count == behind.slab.header.slot_count
 
 
 cdef inline void behind_wake(behind_t *behind, uint64_t sleep) noexcept nogil:

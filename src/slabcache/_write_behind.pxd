@@ -37,8 +37,6 @@ cdef class Request:
     cdef readonly bint created          # the row was written by the call
     cdef readonly size_t done           # rows that have run, of a call that stops half-way
     cdef readonly object result         # of one row, made before it was changed
-    cdef public bint is_first           # of the changes that wait for room: what is kept is for this one
-    cdef readonly bint saw_all          # nothing was kept from its last attempt
     cdef bytes default                  # packed, or None
     cdef cnp.ndarray first              # whether a row is the first of its key; None until that matters
 
@@ -67,7 +65,6 @@ cdef class WriteBehindCore(SlabBase):
     cdef int writable(self) except -1
     cdef int lock_for_write(self) except -1
     cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL
-    cdef uint64_t lift_limit(self, Request request) noexcept
     cdef int ring_bell(self) except -1
     cdef int check_batch(self, Batch batch) except -1
     cdef cnp.ndarray checked_slots(self, cnp.ndarray slots)

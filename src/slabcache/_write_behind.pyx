@@ -81,7 +81,7 @@ from slabcache._through cimport (
     through_scan,
     through_value,
 )
-from slabcache._unsaved cimport behind_attach, behind_reserve, behind_start, unsaved_pool_size, unsaved_size
+from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
 
 import numpy as np
 
@@ -269,7 +269,7 @@ cdef class WriteBehindCore(SlabBase):
         self.draw_seed()
         self.adopt(new_arena(&shape, &self.seed), key_schema, value_schema)
         behind_attach(&self.behind, self.slab.header)
-        behind_start(&self.behind, spare)
+        self.behind.unsaved.max_pending = spare
         self.default = packed
 
     def __del__(self):
@@ -319,15 +319,6 @@ cdef class WriteBehindCore(SlabBase):
             self.leave(state)
             self.usable()
         return state
-
-    cdef uint64_t lift_limit(self, Request request) noexcept:
-        """For a change whose turn it is, all room is there; the limit to be put back under the same lock."""
-        cdef uint64_t limit = self.behind.unsaved.limit
-        if request is not None:
-            if request.is_first:
-                self.behind.unsaved.limit = self.slab.header.slot_count
-            request.saw_all = self.behind.unsaved.limit == self.slab.header.slot_count
-        return limit
 
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it. No step of this runs Python code, so no signal handler
@@ -633,7 +624,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef Evicted evicted = None
         cdef request_t view
         cdef PyThreadState *state
-        cdef uint64_t count = 0, limit
+        cdef uint64_t count = 0
         cdef size_t done = 0
         cdef room_t room
         cdef bint fits
@@ -648,7 +639,6 @@ cdef class WriteBehindCore(SlabBase):
         view.first = NULL if request is None else request.view().first
         view.creates = True
         state = self.enter_for_write(rows)
-        limit = self.lift_limit(request)
         room = through_room_for(&self.behind, &view)
         fits = room.lacking == 0
         if fits:
@@ -657,7 +647,6 @@ cdef class WriteBehindCore(SlabBase):
                 self.behind, key_column, value_column, rows, native_now(), evicted_rows(evicted)
             )
             count = self.slab.header.counters.evictions - count
-        self.behind.unsaved.limit = limit
         self.leave(state)
         self.ring_bell()
         if not fits:
@@ -689,7 +678,6 @@ cdef class WriteBehindCore(SlabBase):
         cdef edit_t edit
         cdef request_t view
         cdef PyThreadState *state
-        cdef uint64_t limit
         cdef bint swapped
         cdef int status
         self.writable()
@@ -701,13 +689,11 @@ cdef class WriteBehindCore(SlabBase):
         view = request.view_of(self)
         swapped = cnp.PyArray_ISBYTESWAPPED(results)
         state = self.enter_for_write(rows)
-        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
             request.done = through_edit(
                 self.behind, view, edit, delta_column, result_column, native_now()
             )
-        self.behind.unsaved.limit = limit
         self.leave(state)
         self.ring_bell()
         if swapped and status == STATUS_DONE:
@@ -725,7 +711,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef row_t row
         cdef slot_t slot
         cdef stored_t stored
-        cdef uint64_t since, limit
+        cdef uint64_t since
         cdef bytes expected = None, found, summed
         cdef const char *value
         cdef int status
@@ -738,7 +724,6 @@ cdef class WriteBehindCore(SlabBase):
         found = PyBytes_FromStringAndSize(NULL, schema.size)
         while True:
             self.lock_for_write()
-            limit = self.lift_limit(request)
             stored, since = <stored_t>view.stored[0], view.since[0]
             status = through_prepare(&self.behind, &view, &missing, &request.room)
             if status == STATUS_DONE:
@@ -755,7 +740,6 @@ cdef class WriteBehindCore(SlabBase):
                     native_copy(PyBytes_AS_STRING(found), value, schema.size)
                     view.stored[0], view.since[0] = stored, since
                     status = STATUS_OTHER
-            self.behind.unsaved.limit = limit
             release(self)
             if status != STATUS_OTHER:
                 self.ring_bell()
@@ -775,7 +759,6 @@ cdef class WriteBehindCore(SlabBase):
         cdef edit_t edit
         cdef request_t view
         cdef row_t row
-        cdef uint64_t limit
         cdef int status
         self.writable()
         edit.fields = schema.fields
@@ -787,14 +770,12 @@ cdef class WriteBehindCore(SlabBase):
             raise ValueError("one row, a flag for each field, and a value")
         view = request.view_of(self)
         self.lock_for_write()
-        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status == STATUS_DONE:
             row = through_only_row(&self.behind, &view)
             view.found[0] = OUTCOME_FOUND == behind_edit(
                 &self.behind, table_find(&self.slab.table, row.hash, row.key), &row, &edit, native_now()
             )
-        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return status
@@ -805,7 +786,6 @@ cdef class WriteBehindCore(SlabBase):
         cdef int64_t missing
         cdef request_t view
         cdef row_t row
-        cdef uint64_t limit
         cdef int status
         cdef slot_t slot
         cdef outcome_t outcome
@@ -814,7 +794,6 @@ cdef class WriteBehindCore(SlabBase):
             raise ValueError("one row, and a value of its size")
         view = request.view_of(self)
         self.lock_for_write()
-        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status != STATUS_MISSING:
             row = through_only_row(&self.behind, &view)
@@ -832,7 +811,6 @@ cdef class WriteBehindCore(SlabBase):
                 native_copy(row.value, PyBytes_AS_STRING(value), self._value_schema.size)
                 view.found[0] = True
                 request.created = True
-        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return status
@@ -847,14 +825,12 @@ cdef class WriteBehindCore(SlabBase):
         cdef stored_t stored
         cdef uint64_t since
         cdef const char *value
-        cdef uint64_t limit
         cdef int status
         if len(request) != 1 or len(expected) != self._value_schema.size:
             raise ValueError("one row, and a value of its size")
         self.writable()
         view = request.view_of(self)
         self.lock_for_write()
-        limit = self.lift_limit(request)
         stored, since = <stored_t>view.stored[0], view.since[0]
         status = through_prepare(&self.behind, &view, &missing, &request.room)
         if status == STATUS_DONE:
@@ -870,7 +846,6 @@ cdef class WriteBehindCore(SlabBase):
                 status = STATUS_OTHER
             else:
                 view.found[0] = OUTCOME_FOUND == behind_delete(&self.behind, slot, &row, native_now())
-        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return status
@@ -882,16 +857,13 @@ cdef class WriteBehindCore(SlabBase):
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
         cdef request_t view
         cdef PyThreadState *state
-        cdef uint64_t limit
         cdef int status
         self.writable()
         view = request.view_of(self)
         state = self.enter_for_write(rows)
-        limit = self.lift_limit(request)
         status = through_prepare(&self.behind, &view, missing_data, &request.room)
         if status == STATUS_DONE:
             through_delete(self.behind, view, native_now())
-        self.behind.unsaved.limit = limit
         self.leave(state)
         self.ring_bell()
         return status
@@ -903,7 +875,7 @@ cdef class WriteBehindCore(SlabBase):
         cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
         cdef row_t row
         cdef slot_t slot
-        cdef uint64_t version, limit
+        cdef uint64_t version
         self.writable()
         row.key = key_bytes
         row.value = PyBytes_AS_STRING(value)
@@ -926,9 +898,7 @@ cdef class WriteBehindCore(SlabBase):
                 break
             release(self)
         row.hash = slab_hash(&self.slab, key_bytes)
-        limit, self.behind.unsaved.limit = self.behind.unsaved.limit, self.slab.header.slot_count
         behind_delete(&self.behind, slot, &row, native_now())
-        self.behind.unsaved.limit = limit
         release(self)
         self.ring_bell()
         return item
@@ -997,21 +967,18 @@ cdef class WriteBehindCore(SlabBase):
         self.leave(state)
 
     def _put_aside(self, cnp.ndarray slots not None, cnp.ndarray since not None):
-        """The store did not take these rows of a batch, each by itself: they are failing. Whether room that
-        was kept for a write is there for all again."""
+        """The store did not take these rows of a batch, each by itself: they are failing."""
         cdef cnp.ndarray numbers = self.checked_slots(slots)
         cdef cnp.ndarray times = np.ascontiguousarray(since, np.uint64)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
         cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
         cdef uint64_t *times_data = <uint64_t *>cnp.PyArray_DATA(times)
-        cdef bint lapsed
         cdef PyThreadState *state
         if cnp.PyArray_NDIM(times) != 1 or cnp.PyArray_DIM(times, 0) != count:
             raise ValueError("since: not as many as slots")
         state = self.enter(count)
-        lapsed = behind_put_aside(&self.behind, data, times_data, count)
+        behind_put_aside(&self.behind, data, times_data, count)
         self.leave(state)
-        return lapsed
 
     def _restore(self, Batch batch not None):
         """Rows of a batch that are not settled are dirty again. Nothing of this needs memory."""
@@ -1034,13 +1001,6 @@ cdef class WriteBehindCore(SlabBase):
         if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.slot_count:
             raise ValueError("slots: not from a batch")
         return numbers
-
-    def _reserve(self, Request request):
-        """Keep the room that a change has lacked for it; None: for nobody. Nothing of this needs memory."""
-        self.ready()
-        lock_acquire(&self.lock)
-        behind_reserve(&self.behind, 0 if request is None else request.room.needed)
-        lock_release(&self.lock)
 
     def _sleep(self, uint64_t sleep):
         """The flusher is about to wait for what `sleep` says. `(unsaved, pends, since)`: how many rows are

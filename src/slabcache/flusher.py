@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from slabcache._write_behind import Batch, Request
+from slabcache._write_behind import Batch
 from slabcache.division import Outcome, divide
 from slabcache.errors import ClosedError, RowsRejected
-from slabcache.line import Line
 from slabcache.rows import from_rows
 from slabcache.waiting import Bell, deadline_after, look_again, persist, seconds_until, wake_all
 
@@ -62,11 +61,9 @@ class Rows(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What a write waits for: that so many rows have been freed, or that it is the first of all that wait,
-    until a deadline."""
+    """What a write waits for: that so many rows have been freed, until a deadline."""
 
     freed: int
-    request: Request
     deadline: float | None  # of time.monotonic()
 
 
@@ -150,8 +147,6 @@ class Flusher:
         self._rows = flush_rows
         self._on_rejected = on_rejected
         self._waiters: dict[Waiter, Callable[[], object]] = {}
-        self.line = Line()  # of those who wait for room
-        self._rooms: dict[Request, Waiter] = {}
         self._is_stopping = False
         self._is_child = False  # of a fork: the thread is the parent's
         # Written by the thread alone:
@@ -245,10 +240,6 @@ class Flusher:
         self.check_may_wait()
         waiter = Waiter(need)
         self._waiters[waiter] = wake
-        if isinstance(need, Room):
-            self._rooms[need.request] = waiter
-            if not need.request.saw_all and self.line.first() is need.request:
-                self.tell_first(need.request)  # it has come to be the first since it has looked for room
         self._bells.put(need.until if isinstance(need, Saved) else None)
         if self._has_ended:
             wake()
@@ -264,32 +255,19 @@ class Flusher:
         self._waiters.pop(waiter, None)
         need = waiter.need
         if isinstance(need, Room):
-            self._rooms.pop(need.request, None)
             waiter.is_met |= self.freed >= need.freed
         elif not waiter.is_met:
             cache = self.cache()
             waiter.is_met = cache is None or cache._unsaved()[0] == 0
 
-    def tell_first(self, request: Request) -> None:
-        """It is the turn of a write, which may wait: it is to look for room again."""
-        waiter = self._rooms.get(request)
-        if waiter is not None:
-            self._meet(waiter)
-
-    def _meet(self, waiter: Waiter) -> None:
-        waiter.is_met = True
-        wake = self._waiters.pop(waiter, None)
-        if wake is not None:
-            persist(wake)
-
     def check_may_wait(self) -> None:
-        if self.is_this_thread():
+        if self._is_this_thread():
             raise RuntimeError(
                 "the thread that writes behind cannot wait for itself: on_rejected, the methods of the store "
                 "and finalizers that run in it can neither flush nor close the cache, nor wait for room"
             )
 
-    def is_this_thread(self) -> bool:
+    def _is_this_thread(self) -> bool:
         """Numbers of threads are used again when these have ended."""
         is_there = not self._has_ended and not self._is_child
         return is_there and threading.get_ident() == self._thread.ident
@@ -334,7 +312,7 @@ class Flusher:
         """Whether the thread has ended before a deadline."""
         bell = Bell()
         self._ended[bell] = bell.ring
-        if not self._has_ended and not self.is_this_thread():
+        if not self._has_ended and not self._is_this_thread():
             bell.wait(deadline)
         self._ended.pop(bell, None)
         return self._has_ended
@@ -343,8 +321,6 @@ class Flusher:
         """In the child: the thread is gone."""
         self._bells = SimpleQueue()
         self._waiters = {}
-        self._rooms = {}
-        self.line = Line()
         self._batch = self._since = None
         self._is_child = True
 
@@ -359,7 +335,8 @@ class Flusher:
     def _tell(self, cache: WriteBehindCache) -> None:
         """Something has changed: wake those whose need is met."""
         for waiter, wake in self._waiters.copy().items():
-            waiter.is_met = self._is_met(waiter.need, cache)
+            if self._is_met(waiter.need, cache):
+                waiter.is_met = True
             if waiter.is_met or self.store_is_closed:
                 persist(wake)
                 self._waiters.pop(waiter, None)
@@ -624,11 +601,7 @@ class Flusher:
                 refused = time.monotonic_ns()
             due = now + pause * _random.uniform(0.5, 1)
             self._aside[slot] = Aside(since, due, pause, refused, deleted=bool(part.deleted[0]))
-        if cache._put_aside(part.slots, part.since):
-            first = self.line.first()
-            for request, waiter in self._rooms.copy().items():  # what was kept is there for all
-                if request is not first:
-                    self._meet(waiter)
+        cache._put_aside(part.slots, part.since)
 
     def _note(self, error: BaseException, answered: bool) -> None:
         """An attempt has failed, for a part at least; where the store has answered, others are saved."""

@@ -543,33 +543,20 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def _changing(self, request: Request, attempt: Any) -> Steps[None]:
         """Attempt a change until nothing is missing and there is room."""
-        flusher, deadline = self._flusher, None
-        line, tell = flusher.line, flusher.tell_first  # now: once all is done, there may be no memory
-        waits = False
-        try:
-            while True:
-                freed = flusher.freed
-                # The thread that makes room must not wait for it: it has that of all who wait.
-                request.is_first = line.first() is request or flusher.is_this_thread()
-                status = attempt()
-                if status == DONE:
-                    return
-                if status == MISSING:
-                    if waits:
-                        line.leave(self, request, tell)  # a load may take long
-                        waits = False
-                    yield from self._loading(request)
-                elif not request.has_first and len(request) > 1:
-                    request.find_first()  # the others of a key take no room
-                else:
-                    self._check_size(request.needed)
-                    waits = True
-                    line.join(self, request)
-                    deadline = deadline or deadline_after(self._patience)
-                    yield Room(freed + request.lacking, request, deadline)
-        finally:
-            if waits:
-                line.leave(self, request, tell)
+        deadline = None
+        while True:
+            freed = self._flusher.freed
+            status = attempt()
+            if status == DONE:
+                return
+            if status == MISSING:
+                yield from self._loading(request)
+            elif not request.has_first and len(request) > 1:
+                request.find_first()  # the others of a key take no room
+            else:
+                self._check_size(request.needed)
+                deadline = deadline or deadline_after(self._patience)
+                yield Room(freed + request.lacking, deadline)
 
     def _check_size(self, distinct: int) -> None:
         if distinct > self._slots:

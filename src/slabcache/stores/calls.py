@@ -85,6 +85,10 @@ class Calls:
     def is_closed(self) -> bool:
         return len(self._closed) > 0
 
+    def has_call_of(self, thread: int) -> bool:
+        """Whether a call of this thread is under way."""
+        return any(call.thread == thread for call in self._under_way.copy())
+
     def is_idle(self) -> bool:
         """Whether no call is under way."""
         return not self._under_way.copy()

@@ -153,12 +153,15 @@ class Connections:
 
     @contextlib.contextmanager
     def _closing(self, process: _Process) -> Iterator[None]:
-        """What a fork waits for as well: a child that finds a file half closed could never use it. But none
-        waits for a fork that takes too long."""
+        """What a fork waits for as well: a child that finds a file half closed could never use it.
+
+        This waits for no fork that takes too long, nor in the middle of a call, of whichever store, where a
+        finalizer may close one: the fork waits for that call."""
         call = Call()
+        waits = not any(pool.has_call_of(call.thread) for pool in _all_pools())
         try:
             process.begin(call)
-            while _is_forking(call):
+            while waits and _is_forking(call):
                 process.leave(call)
                 is_over = process.wait_for(lambda: not _is_forking(call), self._patience)
                 process.begin(call)
@@ -274,6 +277,9 @@ class Connections:
         process = self._here()
         process.others_end(self._patience)
         self._close_unused(process)
+
+    def has_call_of(self, thread: int) -> bool:
+        return self._here().has_call_of(thread)
 
     def after_fork(self) -> None:
         """Let other threads go on."""
