@@ -394,18 +394,21 @@ cdef inline void through_delete(behind_t behind, request_t request, uint64_t now
         )
 
 
-cdef inline void through_invalidate(
+cdef inline size_t through_invalidate(
     behind_t behind, column_t keys, size_t rows, uint8_t *gone
 ) noexcept nogil:
-    """Drop each key from memory that is saved."""
+    """Drop each key from memory that is saved; how many were there."""
     cdef lookahead_t ahead
-    cdef size_t row
+    cdef size_t row, count = 0
     cdef slot_t slot
     lookahead_start(&ahead, &behind.slab, keys, rows, True)
     for row in range(rows):
         lookahead_next(&ahead, &behind.slab, keys, rows, row, True)
         slot = through_find(&ahead, &behind, row)
         gone[row] = behind_invalidate(&behind, slot, lookahead_hash(&ahead, row))
+        if slot != NIL:
+            count += gone[row]
+    return count
 
 
 cdef inline size_t through_scan(behind_t behind, size_t start, size_t stop, char *keys) noexcept nogil:

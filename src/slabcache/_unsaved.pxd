@@ -247,6 +247,14 @@ cdef inline void behind_outdate(behind_t *behind, uint64_t hash) noexcept nogil:
     behind.saved[hash & behind.place_mask] = behind.unsaved.writes
 
 
+cdef inline void behind_outdate_all(behind_t *behind) noexcept nogil:
+    """What loads find that are under way is not what their keys have now, whichever these are."""
+    cdef uint64_t place
+    behind.unsaved.writes += 1
+    for place in range(behind.place_mask + 1):
+        behind.saved[place] = behind.unsaved.writes
+
+
 cdef inline bint behind_is_current(const behind_t *behind, uint64_t hash, uint64_t since) noexcept nogil:
     """Whether what a load found that began after write number `since` is what an absent key has now."""
     return behind.saved[hash & behind.place_mask] <= since

@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 
 from slabcache._arena cimport KEY_SIZE_MAX, NIL, shape_t, slot_t
 from slabcache._base cimport (
+    BATCH_ROWS,
     SCRATCH_SIZE,
     Evicted,
     SlabBase,
@@ -81,7 +82,7 @@ from slabcache._through cimport (
     through_scan,
     through_value,
 )
-from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
+from slabcache._unsaved cimport behind_attach, behind_outdate_all, unsaved_pool_size, unsaved_size
 
 import numpy as np
 
@@ -904,13 +905,24 @@ cdef class WriteBehindCore(SlabBase):
         return item
 
     def _invalidate(self, Request request not None):
-        """Drop the rows from memory that are saved; `request.found` says which have gone."""
+        """Drop the rows from memory that are saved; how many were there. `request.found` says which are not
+        there now."""
         cdef request_t view
         cdef PyThreadState *state
+        cdef size_t count
         self.usable()
         view = request.view()
         state = self.enter(view.rows)
-        through_invalidate(self.behind, view.keys, view.rows, view.found)
+        count = through_invalidate(self.behind, view.keys, view.rows, view.found)
+        self.leave(state)
+        return count
+
+    def _outdate_loads(self):
+        """What loads find that are under way, or have ended and not been used yet, is loaded again."""
+        cdef PyThreadState *state
+        self.usable()
+        state = self.enter(BATCH_ROWS)
+        behind_outdate_all(&self.behind)
         self.leave(state)
 
     def _scan(self, uint64_t start, uint64_t count):

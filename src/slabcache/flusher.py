@@ -210,6 +210,7 @@ class Flusher:
                     "two would overwrite each other's rows; close() that one first"
                 )
         while not self.join(time.monotonic() + COLLECT_AGAIN):
+            self._bells.put(None)  # without the GIL a weak reference may be cleared without telling it
             if self._was_dropped and self._kept is None:
                 gc.collect()  # it is saved, and garbage
             if seconds_until(deadline) != 0:

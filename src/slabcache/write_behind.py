@@ -324,10 +324,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         (1, [8], 1)
         >>> folder.cleanup()
         """
-        before = self._stats()[5]
-        for keys in self.scan_keys():
-            self.invalidate_many(keys)
-        return self._stats()[5] - before
+        self._check_open()
+        self._outdate_loads()
+        return sum(self._invalidate(Request(self, keys, READ)) for keys in self.scan_keys())
 
     def scan_keys(self, rows: int = 4096) -> Iterator[Array]:
         """The keys that are being loaded, then those in memory, in no order, as arrays of at most `rows`.

@@ -326,3 +326,46 @@ def test_what_was_invalidated_is_loaded_anew() -> None:
     cache.close()
     with pytest.raises(ClosedError):
         cache.invalidate_many([1])
+
+
+def test_nothing_that_was_loaded_before_outlasts_the_invalidation_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also what has landed, was evicted, and is with a call that has not used it yet."""
+    store, cache = make(FaultyStore(rows={1: 10, 2: 20}), capacity=1, max_pending=0)
+    landed, go = threading.Event(), threading.Event()
+    wait = cache._loader.wait
+
+    def slow(flights: Any) -> None:
+        wait(flights)
+        if threading.current_thread().name == "slow" and not landed.is_set():
+            landed.set()
+            go.wait()
+
+    monkeypatch.setattr(cache._loader, "wait", slow)
+    reader = threading.Thread(target=cache.get, args=(1,), name="slow")
+    reader.start()
+    landed.wait()
+    assert cache.get(2) == 20  # evicts row 1
+    store.rows[1] = 11
+    assert cache.invalidate_all() == 1
+    go.set()
+    reader.join()
+    assert cache.get(1) == 11
+    cache.close()
+
+
+def test_the_invalidation_of_all_counts_what_it_drops() -> None:
+    _, cache = make(FaultyStore(rows={key: key for key in range(100)}), capacity=8)
+    cache.get_many(range(8))
+    scan_keys = cache.scan_keys
+
+    def busy(rows: int = 4096) -> Any:
+        for keys in scan_keys(rows):
+            yield keys
+            cache.get_many(range(50, 90))  # others evict meanwhile
+            cache.reset_stats()
+
+    cache.scan_keys = busy  # type: ignore[method-assign]
+    assert cache.invalidate_all() == 8
+    cache.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -84,6 +85,24 @@ def test_a_cache_that_is_garbage_is_saved_before_another_opens() -> None:
     second.close()
     gc.collect()
     assert gone() is None
+
+
+def test_a_cache_that_goes_while_other_finalizers_run_makes_way() -> None:
+    """The flusher is done with it meanwhile, and without the GIL its weak reference is cleared in silence."""
+
+    class Slow:
+        cache: WriteBehindCache
+
+        def __del__(self) -> None:
+            time.sleep(0.3)
+
+    store, cache = make(exit_timeout=2.0)
+    slow = Slow()
+    slow.cache = cache
+    cache.slow = slow  # type: ignore[attr-defined]
+    del cache, slow
+    gc.collect()
+    WriteBehindCache(8, store).close()
 
 
 def test_a_cache_that_was_dropped_and_cannot_be_saved_is_told() -> None:

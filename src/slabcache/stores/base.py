@@ -66,5 +66,6 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Give connections back. Called once, after everything else."""
+        """Give connections back. Called once, after everything else but loads that outlast `load_timeout`, or
+        the timeout of the cache's `close()`: these may be under way."""
         ...
