@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -22,3 +23,11 @@ settings.load_profile("quick")
 collect_ignore = ["cassandra", "read_states"]
 if not hasattr(os, "fork"):
     collect_ignore.append("test_fork.py")
+
+# Where allocations fail, the interpreter itself may be left in disorder, above all without the GIL. So these
+# come last, after all that would meet it.
+WITHOUT_MEMORY = {"test_memory_error", "test_no_memory", "test_no_memory_in_calls"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem in WITHOUT_MEMORY)

@@ -599,13 +599,14 @@ cdef extern from *:
     """
     static struct {
         PyMemAllocatorEx under[3]; /* of the domains RAW, MEM and OBJ */
-        unsigned long thread;      /* whose allocations are counted */
+        unsigned long thread;      /* whose allocations are counted; 0: of none */
         long count, fails;         /* allocations so far, and the number of the one that fails */
     } failing;
 
     static int failing_now(void)
     {
-        return PyThread_get_thread_ident() == failing.thread && ++failing.count == failing.fails;
+        unsigned long thread = __atomic_load_n(&failing.thread, __ATOMIC_ACQUIRE);
+        return thread && PyThread_get_thread_ident() == thread && ++failing.count == failing.fails;
     }
 
     static void *failing_malloc(void *context, size_t size)
@@ -632,11 +633,9 @@ cdef extern from *:
         under->free(under->ctx, memory);
     }
 
-    static void failing_start(long number)
+    /* Once, for good, and early: other threads allocate by what is exchanged here. */
+    static void failing_install(void)
     {
-        failing.thread = PyThread_get_thread_ident();
-        failing.count = 0;
-        failing.fails = number;
         for (int domain = 0; domain < 3; domain++) {
             PyMemAllocatorEx hook = {
                 &failing.under[domain], failing_malloc, failing_calloc, failing_realloc, failing_free
@@ -646,15 +645,25 @@ cdef extern from *:
         }
     }
 
+    static void failing_start(long number)
+    {
+        failing.count = 0;
+        failing.fails = number;
+        __atomic_store_n(&failing.thread, PyThread_get_thread_ident(), __ATOMIC_RELEASE);
+    }
+
     static long failing_stop(void)
     {
-        for (int domain = 0; domain < 3; domain++)
-            PyMem_SetAllocator((PyMemAllocatorDomain)domain, &failing.under[domain]);
+        __atomic_store_n(&failing.thread, 0, __ATOMIC_RELEASE);
         return failing.count;
     }
     """
+    void failing_install()
     void failing_start(long number)
     long failing_stop()
+
+
+failing_install()
 
 
 def without_memory(long number, call, *arguments):
