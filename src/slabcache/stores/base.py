@@ -34,7 +34,8 @@ class Store(Protocol):
         same database. A second open cache on the same rows is refused by it.
     null_value
         What a field reads as that the database has nothing for, such as a column added later: a value of
-        `value_dtype`, of which each field is taken. It may be assigned before the first load.
+        `value_dtype`, of which each field is taken. It may be assigned before the first load; a cache with a
+        `default` assigns that.
     """
 
     @property

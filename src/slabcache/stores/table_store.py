@@ -46,7 +46,8 @@ class TableStore(ABC):
     @property
     def null_value(self) -> Any:
         """What NULL in a column of the value is read as: a value of `value_dtype`, of which each column takes
-        its field. Zeros, unless something else is assigned."""
+        its field. Zeros, unless something else is assigned: a tuple, mapping or Record of the fields, or the
+        value of a type that has none. A cache with a `default` assigns that."""
         return self._null_value
 
     @null_value.setter
