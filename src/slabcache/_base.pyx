@@ -105,6 +105,7 @@ cdef Evicted new_evicted(Schema key_schema, Schema value_schema, cnp.npy_intp ro
 
 
 @cython.final
+@cython.no_gc          # it has arrays of its own making, and lives as long as one call
 cdef class Evicted:
     cdef tuple finish(self):
         """`(keys, values)` of the rows that have been evicted. Nothing of this needs memory."""
