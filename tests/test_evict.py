@@ -281,3 +281,17 @@ def test_a_callback_in_c_that_recurses() -> None:
     with pytest.raises(RecursionError):
         cache[2] = 2
     cache._check()
+
+
+@pytest.mark.parametrize("dtype", ["u4", ">u4"])
+def test_what_a_callback_does_to_its_arrays_is_not_done_again(dtype: str) -> None:
+    """Where the caller gets the evicted rows as well."""
+
+    def reshape(keys: np.ndarray, values: np.ndarray) -> None:
+        keys.shape = (1, -1)
+        values[:] = 7
+
+    cache = SlabCache(2, key="u8", value=dtype, on_evict=reshape)
+    keys, values = cache.put_many(np.arange(10), np.arange(10), return_evicted=True)
+    assert keys.tolist() == [list(range(8))]
+    assert values.tolist() == [7] * 8

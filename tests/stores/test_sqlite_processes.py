@@ -400,10 +400,38 @@ OUTLIVES = """
 """
 
 
+FINALIZED = """
+    # A store is dropped, and its finalizer runs in the middle of a call of another that a fork waits for.
+    warnings.simplefilter("ignore", ResourceWarning)
+    store.close()
+    used = SQLiteStore(path, table="t", key="u4", value="u8", busy_timeout=0.1)
+    dropped = SQLiteStore(path + "2", table="t", key="u4", value="u8", busy_timeout=0.1)
+    dropped.load_many(keys)
+    gc.disable()
+    del dropped
+    inside, forking = threading.Event(), threading.Event()
+    os.register_at_fork(before=forking.set)  # handlers run in reverse order: before those of the stores
+
+    def call():
+        with used._connections.reading():
+            inside.set()
+            forking.wait()
+            gc.collect()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    inside.wait()
+    wait(child(lambda: used.load_many(keys)))
+    thread.join()
+    used.close()
+    print("done")
+"""
+
+
 @pytest.mark.parametrize(
     "script",
-    [OWN_CONNECTIONS, BUSY, MANY_FORKERS, CLOSED, OUTLIVES],
-    ids=["own connections", "busy", "many forkers", "closed", "outlives"],
+    [OWN_CONNECTIONS, BUSY, MANY_FORKERS, CLOSED, OUTLIVES, FINALIZED],
+    ids=["own connections", "busy", "many forkers", "closed", "outlives", "finalized"],
 )
 def test_fork(script: str) -> None:
     assert run(FORK + script) == "done\n"

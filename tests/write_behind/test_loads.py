@@ -355,7 +355,7 @@ def test_nothing_that_was_loaded_before_outlasts_the_invalidation_of_all(
     cache.close()
 
 
-def test_the_invalidation_of_all_counts_what_it_drops() -> None:
+def test_the_invalidation_of_all_counts_what_it_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cache = make(FaultyStore(rows={key: key for key in range(100)}), capacity=8)
     cache.get_many(range(8))
     scan_keys = cache.scan_keys
@@ -366,6 +366,6 @@ def test_the_invalidation_of_all_counts_what_it_drops() -> None:
             cache.get_many(range(50, 90))  # others evict meanwhile
             cache.reset_stats()
 
-    cache.scan_keys = busy  # type: ignore[method-assign]
+    monkeypatch.setattr(cache, "scan_keys", busy)
     assert cache.invalidate_all() == 8
     cache.close()

@@ -91,16 +91,20 @@ def test_a_cache_that_goes_while_other_finalizers_run_makes_way() -> None:
     """The flusher is done with it meanwhile, and without the GIL its weak reference is cleared in silence."""
 
     class Slow:
-        cache: WriteBehindCache
+        def __init__(self, cycle: list[object]) -> None:
+            self.cycle = cycle
 
         def __del__(self) -> None:
             time.sleep(0.3)
 
-    store, cache = make(exit_timeout=2.0)
-    slow = Slow()
-    slow.cache = cache
-    cache.slow = slow  # type: ignore[attr-defined]
-    del cache, slow
+    class Held(WriteBehindCache):
+        cycle: list[object]
+
+    store = FaultyStore()
+    cache = Held(8, store, flush_interval=1000.0, exit_timeout=2.0)
+    cache.cycle = [cache]
+    cache.cycle.append(Slow(cache.cycle))
+    del cache
     gc.collect()
     WriteBehindCache(8, store).close()
 
