@@ -400,6 +400,36 @@ OUTLIVES = """
 """
 
 
+HALF_CLOSED = """
+    # A thread forks while another, which forks or closes a store, has a file half closed.
+    import time
+    from slabcache.stores.sqlite_connections import Connections
+
+    drop, closing = Connections._drop, threading.Event()
+
+    def slow(self, opened):
+        if threading.current_thread().name == "slow":
+            closing.set()
+            time.sleep(0.3)
+        drop(self, opened)
+
+    Connections._drop = slow
+    other = SQLiteStore(path, table="t", key="u4", value="u8")
+    other.load_many(keys)
+    for work in (lambda: wait(child(lambda: store.load_many(keys))), other.close):
+        store.load_many(keys)
+        closing.clear()
+        thread = threading.Thread(target=work, name="slow")
+        thread.start()
+        closing.wait()
+        wait(child(lambda: store.load_many(keys)))
+        thread.join()
+        if work is not other.close:
+            other.load_many(keys)
+    store.close()
+    print("done")
+"""
+
 FINALIZED = """
     # A store is dropped, and its finalizer runs in the middle of a call of another that a fork waits for.
     warnings.simplefilter("ignore", ResourceWarning)
@@ -430,8 +460,8 @@ FINALIZED = """
 
 @pytest.mark.parametrize(
     "script",
-    [OWN_CONNECTIONS, BUSY, MANY_FORKERS, CLOSED, OUTLIVES, FINALIZED],
-    ids=["own connections", "busy", "many forkers", "closed", "outlives", "finalized"],
+    [OWN_CONNECTIONS, BUSY, MANY_FORKERS, HALF_CLOSED, CLOSED, OUTLIVES, FINALIZED],
+    ids=["own connections", "busy", "many forkers", "half closed", "closed", "outlives", "finalized"],
 )
 def test_fork(script: str) -> None:
     assert run(FORK + script) == "done\n"
