@@ -424,7 +424,7 @@ HALF_CLOSED = """
         closing.wait()
         wait(child(lambda: store.load_many(keys)))
         thread.join()
-        if work is not other.close:
+        if work != other.close:
             other.load_many(keys)
     store.close()
     print("done")
