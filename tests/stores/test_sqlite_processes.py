@@ -211,6 +211,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(path: Path) -> None:
 # ---- fork ----------------------------------------------------------------------------------------------
 
 FORK = """
+    import concurrent.futures.thread, logging  # before: their locks around a fork are taken after our hooks
     import gc, os, signal, sqlite3, sys, tempfile, threading, warnings
     import numpy as np
     from slabcache.stores import SQLiteStore
