@@ -1,4 +1,4 @@
-"""Rows as the user's dtype lays them out, from packed rows and back: with padding, in another byte order.
+"""From packed rows to rows as the user's dtype lays them out: with padding, in another byte order.
 
 numpy's own conversion asks for memory, which may be short once a cache is changed, and where it finds none it
 can leave the bytes as they were, without an error (2.4).
@@ -37,16 +37,3 @@ cdef inline void layout_unpack(
         for number in range(count):
             place = places + number
             place_copy(place, own + row * own_size + place.own, packed + row * size + place.packed)
-
-
-cdef inline void layout_pack(
-    const place_t *places, size_t count, char *packed, size_t size, const char *own, Py_ssize_t stride,
-    size_t rows
-) noexcept nogil:
-    """Write rows of the user's dtype, `stride` bytes apart, as packed rows."""
-    cdef const place_t *place
-    cdef size_t row, number
-    for row in range(rows):
-        for number in range(count):
-            place = places + number
-            place_copy(place, packed + row * size + place.packed, own + <Py_ssize_t>row * stride + place.own)

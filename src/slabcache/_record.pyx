@@ -47,7 +47,7 @@ from slabcache._field cimport (
     float_store,
     kind_t,
 )
-from slabcache._layout cimport layout_pack, layout_unpack, place_t
+from slabcache._layout cimport layout_unpack, place_t
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -429,24 +429,6 @@ cdef class Schema:
         else:
             self.unpack_to(cnp.PyArray_BYTES(own), cnp.PyArray_BYTES(packed), cnp.PyArray_DIM(packed, 0))
         return own
-
-    def pack(self, cnp.ndarray rows not None):
-        """Rows of the user's dtype, which is structured, as a new array of packed rows; O(rows)."""
-        cdef cnp.ndarray packed
-        self.ready()
-        if rows.dtype != self.dtype or rows.ndim != 1 or self.places is NULL or not self.is_record:
-            raise TypeError(f"{rows.ndim}-dimensional rows of {rows.dtype} are not {self.role}s")
-        packed = np.empty(cnp.PyArray_DIM(rows, 0), self.packed)
-        layout_pack(
-            self.places,
-            self.count,
-            cnp.PyArray_BYTES(packed),
-            self.size,
-            cnp.PyArray_BYTES(rows),
-            cnp.PyArray_STRIDE(rows, 0),
-            cnp.PyArray_DIM(rows, 0),
-        )
-        return packed
 
     def encode_rows(self, items):
         """A packed array of items that are each what a scalar call takes; O(items)."""

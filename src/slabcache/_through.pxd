@@ -85,6 +85,14 @@ cdef struct request_t:          # rows of a batch call, and what the store has f
     bint creates                # absent rows become unsaved as well
 
 
+cdef struct only_t:             # the only row of a change
+    row_t row
+    slot_t slot                 # where it is in memory, or NIL
+    const char *value           # what it has: in memory, in the store, or by default; or NULL
+    stored_t stored             # what was known of it before
+    uint64_t since
+
+
 cdef inline slot_t through_find(const lookahead_t *ahead, const behind_t *behind, size_t row) noexcept nogil:
     """What `table_find` returns. A slot that was freed meanwhile may still hold the key, so it is marked."""
     cdef slot_t slot = ahead.candidates[row % RING_ROWS]
@@ -312,11 +320,27 @@ cdef inline row_t through_only_row(behind_t *behind, request_t *request) noexcep
     return row
 
 
-cdef inline const char *through_value(behind_t *behind, slot_t slot, const row_t *row) noexcept nogil:
-    """What the only row of a change that has been prepared has now: in memory, in the store, or by default;
-    or NULL."""
-    cdef bint is_loaded = slot == NIL and row.stored & STORED_MASK == STORED_FOUND
-    return row.value if is_loaded or row.stored == STORED_SEEN else row.default
+cdef inline int through_prepare_only(
+    behind_t *behind, request_t *request, room_t *room, only_t *only
+) noexcept nogil:
+    """`through_prepare` of a request of one row, and where it is and what it has."""
+    cdef int64_t missing
+    cdef int status
+    cdef bint is_loaded
+    only.stored, only.since = <stored_t>request.stored[0], request.since[0]
+    status = through_prepare(behind, request, &missing, room)
+    if status == STATUS_DONE:
+        only.row = through_only_row(behind, request)
+        only.slot = table_find(&behind.slab.table, only.row.hash, only.row.key)
+        is_loaded = only.slot == NIL and only.row.stored & STORED_MASK == STORED_FOUND
+        only.value = only.row.value if is_loaded or only.row.stored == STORED_SEEN else only.row.default
+    return status
+
+
+cdef inline int through_put_off(request_t *request, const only_t *only) noexcept nogil:
+    """Nothing is done to the row, which is to be prepared again: its value is not what was expected."""
+    request.stored[0], request.since[0] = only.stored, only.since
+    return STATUS_OTHER
 
 
 cdef inline size_t put_rows(

@@ -50,7 +50,6 @@ from slabcache._behind cimport (
     edit_t,
     outcome_t,
     row_t,
-    stored_t,
 )
 from slabcache._field cimport delta_t
 from slabcache._integer cimport integer_fill, integer_room
@@ -67,6 +66,7 @@ from slabcache._through cimport (
     STATUS_DONE,
     STATUS_MISSING,
     STATUS_OTHER,
+    only_t,
     request_t,
     room_t,
     through_delete,
@@ -76,11 +76,12 @@ from slabcache._through cimport (
     through_missing,
     through_only_row,
     through_prepare,
+    through_prepare_only,
     through_put,
+    through_put_off,
     through_read,
     through_room_for,
     through_scan,
-    through_value,
 )
 from slabcache._unsaved cimport behind_attach, behind_outdate_all, unsaved_pool_size, unsaved_size
 
@@ -706,15 +707,10 @@ cdef class WriteBehindCore(SlabBase):
         afterwards there might be no memory for it."""
         cdef Schema schema = self._value_schema
         schema.label(position)
-        cdef int64_t missing
         cdef edit_t edit
         cdef request_t view
-        cdef row_t row
-        cdef slot_t slot
-        cdef stored_t stored
-        cdef uint64_t since
+        cdef only_t only
         cdef bytes expected = None, found, summed
-        cdef const char *value
         cdef int status
         if len(request) != 1 or cnp.PyArray_NBYTES(deltas) != sizeof(delta_t):
             raise ValueError("one row, and a delta for it")
@@ -725,22 +721,18 @@ cdef class WriteBehindCore(SlabBase):
         found = PyBytes_FromStringAndSize(NULL, schema.size)
         while True:
             self.lock_for_write()
-            stored, since = <stored_t>view.stored[0], view.since[0]
-            status = through_prepare(&self.behind, &view, &missing, &request.room)
+            status = through_prepare_only(&self.behind, &view, &request.room, &only)
             if status == STATUS_DONE:
-                row = through_only_row(&self.behind, &view)
-                slot = table_find(&self.slab.table, row.hash, row.key)
-                value = through_value(&self.behind, slot, &row)
-                if value is NULL or (
-                    expected is not None and native_equal(value, PyBytes_AS_STRING(expected), schema.size)
+                if only.value is NULL or (
+                    expected is not None
+                    and native_equal(only.value, PyBytes_AS_STRING(expected), schema.size)
                 ):
                     view.found[0] = OUTCOME_FOUND == behind_edit(
-                        &self.behind, slot, &row, &edit, native_now()
+                        &self.behind, only.slot, &only.row, &edit, native_now()
                     )
                 else:
-                    native_copy(PyBytes_AS_STRING(found), value, schema.size)
-                    view.stored[0], view.since[0] = stored, since
-                    status = STATUS_OTHER
+                    native_copy(PyBytes_AS_STRING(found), only.value, schema.size)
+                    status = through_put_off(&view, &only)
             release(self)
             if status != STATUS_OTHER:
                 self.ring_bell()
@@ -819,34 +811,25 @@ cdef class WriteBehindCore(SlabBase):
     def _pop(self, Request request not None, bytes expected not None):
         """Delete the only row if its value, packed, is what is expected, or if there is none; the status,
         with nothing changed unless it is DONE. Where it is OTHER, `request.values` has the value."""
-        cdef int64_t missing
         cdef request_t view
-        cdef row_t row
-        cdef slot_t slot
-        cdef stored_t stored
-        cdef uint64_t since
-        cdef const char *value
+        cdef only_t only
+        cdef size_t size = self._value_schema.size
         cdef int status
         if len(request) != 1 or len(expected) != self._value_schema.size:
             raise ValueError("one row, and a value of its size")
         self.writable()
         view = request.view_of(self)
         self.lock_for_write()
-        stored, since = <stored_t>view.stored[0], view.since[0]
-        status = through_prepare(&self.behind, &view, &missing, &request.room)
+        status = through_prepare_only(&self.behind, &view, &request.room, &only)
         if status == STATUS_DONE:
-            row = through_only_row(&self.behind, &view)
-            slot = table_find(&self.slab.table, row.hash, row.key)
-            value = through_value(&self.behind, slot, &row)
-            if value is not NULL and not native_equal(
-                value, PyBytes_AS_STRING(expected), self._value_schema.size
-            ):
-                if value is not row.value:
-                    native_copy(row.value, value, self._value_schema.size)
-                view.stored[0], view.since[0] = stored, since
-                status = STATUS_OTHER
+            if only.value is not NULL and not native_equal(only.value, PyBytes_AS_STRING(expected), size):
+                if only.value is not only.row.value:
+                    native_copy(only.row.value, only.value, size)
+                status = through_put_off(&view, &only)
             else:
-                view.found[0] = OUTCOME_FOUND == behind_delete(&self.behind, slot, &row, native_now())
+                view.found[0] = OUTCOME_FOUND == behind_delete(
+                    &self.behind, only.slot, &only.row, native_now()
+                )
         release(self)
         self.ring_bell()
         return status

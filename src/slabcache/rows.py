@@ -168,8 +168,6 @@ def _matrix_rows(schema: Schema, source: Array) -> Array:
 def _structured_rows(schema: Schema, source: Array) -> Array:
     """Rows of another structured dtype, field by field. By name, as the scalar call takes a record: numpy
     would cast by position, and swap two fields in silence."""
-    if source.ndim == 1 and source.dtype == schema.dtype:
-        return schema.pack(source)
     theirs, ours = source.dtype.names or (), schema.names or ()
     if set(theirs) != set(ours):
         raise TypeError(
