@@ -108,7 +108,7 @@ types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
 	MYPYPATH=src:examples $(BIN)/mypy --package read_states
 	$(BIN)/python -m mypy.stubtest slabcache._base slabcache._batch slabcache._core slabcache._record \
-		slabcache._flights slabcache._steps slabcache._write_behind --ignore-missing-stub
+		slabcache._drain slabcache._flights slabcache._request slabcache._steps slabcache._write_behind --ignore-missing-stub
 
 coverage: $(VENV)/.dev
 	tools/coverage $(BIN)/python

@@ -47,9 +47,17 @@ if coverage:
     compile_args += ["-O0", "--coverage"]
     link_args.append("--coverage")
 
-modules = ["_record", "_base", "_core", "_batch", "_flights", "_steps", "_write_behind"] + (
-    ["_structures"] if debug else []
-)
+modules = [
+    "_record",
+    "_base",
+    "_core",
+    "_batch",
+    "_flights",
+    "_steps",
+    "_drain",
+    "_request",
+    "_write_behind",
+] + (["_structures"] if debug else [])
 
 # Objects of one kind of build must not be taken for those of another.
 switches = ("DEBUG", "SANITIZE", "TSAN", "COVERAGE", "PORTABLE")

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from slabcache import SlabCache
-from slabcache._write_behind import CREATE, Batch, Request, WriteBehindCore
+from slabcache._drain import Batch
+from slabcache._request import CREATE, Request
+from slabcache._write_behind import WriteBehindCore
 
 THREADS = 4
 KEYS = 600

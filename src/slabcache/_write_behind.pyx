@@ -5,62 +5,50 @@ with nothing changed: a row is not in memory (MISSING), or all slots are unsaved
 in an event loop, and asks again.
 """
 
-cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pystate cimport PyThreadState
-from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t
 
-from slabcache._arena cimport KEY_SIZE_MAX, NIL, shape_t, slot_t
+from slabcache._arena cimport KEY_SIZE_MAX, NIL, slot_t
 from slabcache._base cimport (
     BATCH_ROWS,
     SCRATCH_SIZE,
     Evicted,
-    SlabBase,
-    checked_capacity,
     empty_rows,
     evicted_rows,
-    new_arena,
     new_evicted,
     release,
     scratch,
     scratch_data,
 )
-from slabcache._batch cimport column_of, packed_rows
+from slabcache._batch cimport column_of
 from slabcache._behind cimport (
     OUTCOME_ABSENT,
     OUTCOME_FOUND,
     OUTCOME_FULL,
     OUTCOME_UNKNOWN,
-    STORED_ABSENT,
-    STORED_FOUND,
-    STORED_FRESH,
     STORED_SEEN,
     STORED_UNKNOWN,
     behind_delete,
-    behind_drain,
     behind_edit,
     behind_put,
-    behind_put_aside,
     behind_read,
-    behind_restore,
-    behind_settle,
-    behind_take_again,
     edit_apply,
     edit_t,
     outcome_t,
     row_t,
 )
+from slabcache._drain cimport DrainCore
 from slabcache._field cimport delta_t
 from slabcache._integer cimport integer_fill, integer_room
 from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._lookahead cimport column_t
 from slabcache._lru cimport lru_least_recent
-from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
 from slabcache._native cimport native_copy, native_equal, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
-from slabcache._ring cimport ring_oldest
-from slabcache._slab cimport rows_t, slab_hash, slab_key, slab_value
+from slabcache._request cimport PURPOSE_READ, Request
+from slabcache._slab cimport slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._through cimport (
     STATUS_DONE,
@@ -83,196 +71,23 @@ from slabcache._through cimport (
     through_room_for,
     through_scan,
 )
-from slabcache._unsaved cimport behind_attach, behind_outdate_all, unsaved_pool_size, unsaved_size
+from slabcache._unsaved cimport behind_outdate_all
 
 import numpy as np
 
-from slabcache.errors import ClosedError, SumOverflowError
-from slabcache.rows import first_of_each, from_rows
+from slabcache.errors import SumOverflowError
+from slabcache.rows import from_rows
 
 cnp.import_array()
 
 DONE, MISSING, FULL, OTHER = 0, 1, 2, 3     # a status
-READ, CHANGE, CREATE = 0, 1, 2  # what a request is for: CREATE does something to absent rows
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
 NO_ROOM = object()              # a write has to wait
 
-cdef class Request:
-    """The rows of a batch call, what the store has for them, and the results."""
 
-    def __cinit__(
-        self, WriteBehindCore cache not None, object keys, int purpose, bint counted=False, bint moves=False
-    ):
-        cdef cnp.npy_intp rows
-        self.keys = packed_rows(cache._key_schema, keys)
-        rows = cnp.PyArray_DIM(self.keys, 0)
-        self.values = empty_rows(cache._value_schema.packed, rows)
-        self.found = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_BOOL, 0)
-        self.purpose = purpose
-        if purpose != PURPOSE_READ:
-            self.expect()
-        self.counted = counted
-        self.moves = moves
-        self.default = cache.default
-
-    cdef int expect(self) except -1:
-        """Make room for what the store has. A read of what is in memory needs none."""
-        cdef cnp.npy_intp rows = cnp.PyArray_DIM(self.found, 0)
-        if self.stored is None:
-            self.stored = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT8, 0)
-            self.since = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
-        return 0
-
-    cdef request_t view_of(self, WriteBehindCore cache) except *:
-        """`view` for a change of `cache`, which `supply` may not have made room for."""
-        if self.keys.dtype != cache._key_schema.packed or self.values.dtype != cache._value_schema.packed:
-            raise ValueError("request: not of this cache")
-        self.expect()
-        return self.view()
-
-    cdef request_t view(self) except *:
-        cdef request_t request
-        cdef cnp.npy_intp rows = cnp.PyArray_DIM(self.found, 0)
-        request.keys = column_of(self.keys, cnp.PyArray_ITEMSIZE(self.keys), rows)
-        request.rows = rows
-        request.values = column_of(self.values, cnp.PyArray_ITEMSIZE(self.values), rows)
-        request.stored = NULL if self.stored is None else <uint8_t *>cnp.PyArray_DATA(self.stored)
-        request.since = NULL if self.stored is None else <uint64_t *>cnp.PyArray_DATA(self.since)
-        request.found = <uint8_t *>cnp.PyArray_DATA(self.found)
-        request.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
-        request.first = NULL if self.first is None else <const uint8_t *>cnp.PyArray_DATA(self.first)
-        request.creates = self.purpose == PURPOSE_CREATE or self.default is not None
-        return request
-
-    def supply(self, cnp.ndarray rows not None, values, found, since, bint fresh):
-        """Take what the store has for some rows, by their numbers; `fresh` if the load began after the call.
-
-        A write during the load wins, and the row is loaded once more. That must come to an end: what a fresh
-        load has found was so during the call, and will do as an answer where nothing is made from it.
-        """
-        self.expect()
-        # By hand: numpy 2.4 reads a null pointer, or leaves rows as they were, where a cast finds no memory.
-        cdef cnp.ndarray numbers = np.ascontiguousarray(rows, np.int64)
-        cdef cnp.ndarray loaded = np.ascontiguousarray(values), flags = np.ascontiguousarray(found, np.bool_)
-        cdef const int64_t *row = <const int64_t *>cnp.PyArray_DATA(numbers)
-        cdef const uint8_t *has_row = <const uint8_t *>cnp.PyArray_DATA(flags)
-        cdef uint8_t *stored = <uint8_t *>cnp.PyArray_DATA(self.stored)
-        cdef uint64_t *times = <uint64_t *>cnp.PyArray_DATA(self.since), loaded_since = since
-        cdef size_t size = cnp.PyArray_ITEMSIZE(self.values)
-        cdef cnp.npy_intp at, count = cnp.PyArray_SIZE(numbers), limit = cnp.PyArray_DIM(self.found, 0)
-        cdef bint answers = fresh and self.loads >= LOADS_MAX
-        if loaded.dtype != self.values.dtype or cnp.PyArray_SIZE(loaded) != count or flags.size != count:
-            raise ValueError("values and found: not as many packed rows as there are row numbers")
-        for at in range(count):
-            if not 0 <= row[at] < limit:
-                raise IndexError("rows: no such row")
-        for at in range(count):
-            stored[row[at]] = STORED_FOUND if has_row[at] else STORED_ABSENT
-            if answers and (self.purpose == PURPOSE_READ or (
-                self.purpose == PURPOSE_CHANGE and self.default is None and not has_row[at]
-            )):
-                stored[row[at]] |= STORED_FRESH
-            times[row[at]] = loaded_since
-            native_copy(
-                cnp.PyArray_BYTES(self.values) + row[at] * size, cnp.PyArray_BYTES(loaded) + at * size, size
-            )
-
-    def find_first(self):
-        """Mark the rows that are the first of their key; how many there are."""
-        self.first = first_of_each(self.keys)
-        return np.count_nonzero(self.first)
-
-    @property
-    def has_first(self):
-        return self.first is not None
-
-    @property
-    def needed(self):
-        """Rows that a change that found too little room would make unsaved."""
-        return self.room.needed
-
-    @property
-    def lacking(self):
-        """Of them, those that it found no room for."""
-        return self.room.lacking
-
-    @property
-    def keeps(self):
-        """Whether what is loaded becomes an entry in memory."""
-        return self.moves or self.purpose != PURPOSE_READ
-
-    def __len__(self):
-        return cnp.PyArray_DIM(self.found, 0)
-
-
-@cython.final
-cdef class Batch:
-    """Rows on their way to the store.
-
-    It is made, with room for `limit` rows or all that are unsaved, before any row is taken: what is taken is
-    then known to the one who has the batch, and can be given back, whatever fails.
-    """
-
-    def __cinit__(self, WriteBehindCore cache not None, Py_ssize_t limit):
-        cdef cnp.npy_intp room = min(max(limit, 0), <Py_ssize_t>cache._unsaved()[0])
-        self.cache = <uintptr_t><void *>cache
-        self.slots = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT32, 0)
-        self.since = cnp.PyArray_EMPTY(1, &room, cnp.NPY_UINT64, 0)
-        self.deleted = cnp.PyArray_EMPTY(1, &room, cnp.NPY_BOOL, 0)
-        self.keys = empty_rows(cache._key_schema.packed, room)
-        self.values = empty_rows(cache._value_schema.packed, room)
-        self.taken.slots = <slot_t *>cnp.PyArray_DATA(self.slots)
-        self.taken.since = <uint64_t *>cnp.PyArray_DATA(self.since)
-        self.taken.deleted = <uint8_t *>cnp.PyArray_DATA(self.deleted)
-        self.taken.rows = rows_t(cnp.PyArray_BYTES(self.keys), cnp.PyArray_BYTES(self.values), 0)
-
-    def __len__(self):
-        return self.taken.rows.count
-
-    def oldest(self):
-        """When the oldest of the rows became dirty, in monotonic nanoseconds; none became so before 0."""
-        cdef uint64_t oldest = <uint64_t>-1
-        cdef size_t row
-        for row in range(self.taken.rows.count):
-            oldest = min(oldest, self.taken.since[row])
-        return oldest
-
-    def columns(self):
-        """`(slots, since, deleted, keys, values)` of the rows, packed: views."""
-        cdef Py_ssize_t count = self.taken.rows.count
-        return (
-            self.slots[:count],
-            self.since[:count],
-            self.deleted[:count],
-            self.keys[:count],
-            self.values[:count],
-        )
-
-
-cdef class WriteBehindCore(SlabBase):
+cdef class WriteBehindCore(DrainCore):
     """What `WriteBehindCache` does in memory."""
-
-    def __init__(self, capacity, max_pending, key, value, default):
-        cdef uint64_t entries = checked_capacity(capacity), spare, slots
-        cdef Schema key_schema = Schema(key, "key"), value_schema = Schema(value, "value")
-        cdef shape_t shape
-        cdef bytes packed = None
-        spare = max_pending
-        if entries + spare > MARKED_SLOTS_MAX:
-            raise ValueError(f"capacity and max_pending must be at most {MARKED_SLOTS_MAX} together")
-        if default is not None:
-            packed = PyBytes_FromStringAndSize(NULL, value_schema.size)
-            value_schema.encode(default, PyBytes_AS_STRING(packed))
-        slots = entries + spare
-        shape = shape_t(
-            entries, spare, key_schema.size, value_schema.size, unsaved_size(slots), unsaved_pool_size(slots)
-        )
-        self.draw_seed()
-        self.adopt(new_arena(&shape, &self.seed), key_schema, value_schema)
-        behind_attach(&self.behind, self.slab.header)
-        self.behind.unsaved.max_pending = spare
-        self.default = packed
 
     def __del__(self):
         """The last reference goes: the flusher, which knows whether rows are unsaved, keeps the cache for as
@@ -292,35 +107,6 @@ cdef class WriteBehindCore(SlabBase):
 
     cdef const char *default_data(self) noexcept:
         return NULL if self.default is None else PyBytes_AS_STRING(self.default)
-
-    cdef int usable(self) except -1:
-        if self.closed:
-            raise ClosedError("the cache is closed")
-        return self.ready()
-
-    cdef int writable(self) except -1:
-        if self.lock.forked:
-            raise RuntimeError(
-                "a forked child may read a WriteBehindCache, but not write to it: "
-                "only its parent writes to the store"
-            )
-        return self.usable()
-
-    cdef int lock_for_write(self) except -1:
-        """Lock for a scalar call. What was encoded before may have run code that has closed the cache."""
-        lock_acquire(&self.lock)
-        if self.closed:
-            lock_release(&self.lock)
-            self.usable()
-        return 0
-
-    cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL:
-        """Lock for a batch. It may have waited for the lock while the cache was closed."""
-        cdef PyThreadState *state = self.enter(rows)
-        if self.closed:
-            self.leave(state)
-            self.usable()
-        return state
 
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it. No step of this runs Python code, so no signal handler
@@ -927,132 +713,3 @@ cdef class WriteBehindCore(SlabBase):
         found = through_scan(self.behind, start, stop, cnp.PyArray_BYTES(keys))
         self.leave(state)
         return from_rows(self._key_schema, keys[:found])
-
-    # ---- writing behind --------------------------------------------------------------------------------
-
-    def _drain(self, Batch batch not None, uint64_t until):
-        """Take what is to be written next into an empty batch. Nothing of this needs memory."""
-        cdef Py_ssize_t room = cnp.PyArray_DIM(batch.slots, 0)
-        cdef PyThreadState *state
-        self.check_batch(batch)
-        state = self.enter(room)
-        behind_drain(&self.behind, until, room, &batch.taken)
-        self.leave(state)
-
-    def _take_again(self, Batch batch not None, cnp.ndarray slots not None):
-        """Take failing rows into an empty batch: those of `slots` that are failing still."""
-        cdef cnp.ndarray numbers = self.checked_slots(slots)
-        cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
-        cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
-        cdef PyThreadState *state
-        self.check_batch(batch)
-        if batch.taken.rows.count or count > cnp.PyArray_DIM(batch.slots, 0):
-            raise ValueError(f"slots: {count} are more than the batch has room for")
-        state = self.enter(count)
-        behind_take_again(&self.behind, data, count, &batch.taken)
-        self.leave(state)
-
-    def _settle(self, cnp.ndarray slots not None, bint saved):
-        """The store has confirmed rows of a batch or, where not `saved`, refused them for good."""
-        cdef cnp.ndarray numbers = self.checked_slots(slots)
-        cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
-        cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
-        cdef PyThreadState *state = self.enter(count)
-        behind_settle(&self.behind, data, count, saved)
-        self.leave(state)
-
-    def _put_aside(self, cnp.ndarray slots not None, cnp.ndarray since not None):
-        """The store did not take these rows of a batch, each by itself: they are failing."""
-        cdef cnp.ndarray numbers = self.checked_slots(slots)
-        cdef cnp.ndarray times = np.ascontiguousarray(since, np.uint64)
-        cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
-        cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
-        cdef uint64_t *times_data = <uint64_t *>cnp.PyArray_DATA(times)
-        cdef PyThreadState *state
-        if cnp.PyArray_NDIM(times) != 1 or cnp.PyArray_DIM(times, 0) != count:
-            raise ValueError("since: not as many as slots")
-        state = self.enter(count)
-        behind_put_aside(&self.behind, data, times_data, count)
-        self.leave(state)
-
-    def _restore(self, Batch batch not None):
-        """Rows of a batch that are not settled are dirty again. Nothing of this needs memory."""
-        cdef PyThreadState *state
-        self.check_batch(batch)
-        state = self.enter(batch.taken.rows.count)
-        behind_restore(&self.behind, batch.taken.slots, batch.taken.since, batch.taken.rows.count)
-        self.leave(state)
-
-    cdef int check_batch(self, Batch batch) except -1:
-        if batch.cache != <uintptr_t><void *>self:
-            raise ValueError("batch: not of this cache")
-        return self.ready()
-
-    cdef cnp.ndarray checked_slots(self, cnp.ndarray slots):
-        cdef cnp.ndarray numbers = np.ascontiguousarray(slots, np.uint32)
-        if cnp.PyArray_NDIM(numbers) != 1:
-            raise ValueError("slots must be a one-dimensional array")
-        self.ready()
-        if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.slot_count:
-            raise ValueError("slots: not from a batch")
-        return numbers
-
-    def _sleep(self, uint64_t sleep):
-        """The flusher is about to wait for what `sleep` says. `(unsaved, pends, since)`: how many rows are
-        unsaved, whether evicted ones wait for a batch, and when the oldest became dirty."""
-        cdef bint pends
-        self.ready()
-        lock_acquire(&self.lock)
-        self.behind.unsaved.sleep = sleep
-        self.behind.unsaved.bell = False
-        pends = ring_oldest(&self.behind.pending) != NIL
-        lock_release(&self.lock)
-        unsaved, _, _, since = self._unsaved()
-        return unsaved, pends, since
-
-    def _unsaved(self):
-        """`(unsaved, pending, failing, since)`: counts, and when the oldest that is not failing became dirty,
-        in monotonic nanoseconds."""
-        cdef uint64_t count, pending, failing, since = 0
-        cdef mark_number_t oldest
-        self.ready()
-        lock_acquire(&self.lock)
-        count = self.behind.unsaved.count
-        pending = self.behind.unsaved.pending
-        failing = self.behind.unsaved.failing
-        oldest = ring_oldest(&self.behind.dirty)
-        if oldest:
-            since = self.behind.marks.marks[oldest].since
-        lock_release(&self.lock)
-        return count, pending, failing, since
-
-    @property
-    def _slots(self):
-        """Unsaved entries at most."""
-        self.ready()
-        return self.slab.header.slot_count
-
-    @property
-    def _forked(self):
-        """Whether this is a child of the process that made the cache."""
-        return self.lock.forked
-
-    def _check_open(self):
-        self.usable()
-
-    def _close(self):
-        """From now on all calls are refused; whether they were not before."""
-        lock_acquire(&self.lock)
-        was = self.closed
-        self.closed = True
-        lock_release(&self.lock)
-        return not was
-
-    def _reopen(self):
-        """It could not be closed."""
-        self.closed = False
-
-    @property
-    def closed(self):
-        """Whether `close()` has been called."""
-        return self.closed

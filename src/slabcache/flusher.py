@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from slabcache._write_behind import Batch
+from slabcache._drain import Batch
 from slabcache.division import Outcome, divide
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.rows import from_rows

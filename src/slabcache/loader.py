@@ -19,7 +19,7 @@ from slabcache.rows import as_rows, from_rows
 from slabcache.waiting import Bell, deadline_after, look_again, persist, seconds_until, wake_all
 
 if TYPE_CHECKING:
-    from slabcache._write_behind import Request
+    from slabcache._request import Request
     from slabcache.stores.base import Store
     from slabcache.write_behind import WriteBehindCache
 

@@ -21,17 +21,14 @@ import numpy as np
 
 from slabcache import workers
 from slabcache._base import forks
+from slabcache._request import CHANGE, CREATE, READ, Request
 from slabcache._steps import Call
 from slabcache._write_behind import (
     ABSENT,
-    CHANGE,
-    CREATE,
     DONE,
     FULL,
     MISSING,
     OTHER,
-    READ,
-    Request,
     WriteBehindCore,
 )
 from slabcache.aio import AsyncCalls

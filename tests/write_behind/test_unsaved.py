@@ -10,7 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache._write_behind import ABSENT, CREATE, NO_ROOM, UNKNOWN, Batch, Request, WriteBehindCore
+from slabcache._drain import Batch
+from slabcache._request import CREATE, Request
+from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN, WriteBehindCore
 
 CAPACITY, MAX_PENDING = 4, 3
 KEYS = st.integers(0, 11)
