@@ -288,7 +288,7 @@ def test_what_a_callback_does_to_its_arrays_is_not_done_again(dtype: str) -> Non
     """Where the caller gets the evicted rows as well."""
 
     def reshape(keys: np.ndarray, values: np.ndarray) -> None:
-        keys.shape = (1, -1)
+        keys.resize((1, keys.size), refcheck=False)
         values[:] = 7
 
     cache = SlabCache(2, key="u8", value=dtype, on_evict=reshape)
