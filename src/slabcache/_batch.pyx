@@ -50,6 +50,8 @@ cdef object packed_rows(Schema schema, object source):
         if cnp.PyArray_NDIM(rows) == 1:
             if <PyObject *>cnp.PyArray_DESCR(rows) == <PyObject *>schema.packed:
                 return source
+            if schema.is_record and cnp.PyArray_EquivTypes(rows.dtype, <cnp.dtype>schema.packed):
+                return source
     return as_rows(schema, source)
 
 

@@ -98,10 +98,11 @@ cdef inline void lru_move_behind(lru_t *lru, slot_t slot, slot_t newer) noexcept
 
 cdef inline bint lru_move_to_front(lru_t *lru, slot_t slot) noexcept nogil:
     """Make `slot`, which is on the list, the most recent; whether that changed the order."""
-    if lru_most_recent(lru) == slot:
+    cdef lru_t view = lru[0]        # for registers: a store to a link might be one to what `lru` points to
+    if lru_most_recent(&view) == slot:
         return False
-    lru_unlink(lru, slot)
-    lru_push(lru, slot)
+    lru_unlink(&view, slot)
+    lru_push(&view, slot)
     return True
 
 
