@@ -36,6 +36,7 @@ from slabcache._marks cimport (
 )
 from slabcache._native cimport DEBUG, native_copy, native_now
 from slabcache._ring cimport ring_append, ring_next, ring_oldest, ring_prepend, ring_unlink
+from slabcache._room cimport room_fail, room_settle, room_unused
 from slabcache._slab cimport (
     rows_t,
     slab_detach,
@@ -519,6 +520,7 @@ cdef inline void behind_put_aside(
         mark.since = since[row]
         mark_set_state(mark, (state & ~<uint8_t>STATE_MASK) | STATE_DIRTY | STATE_FAILING)
         behind.unsaved.failing += 1
+        room_fail(behind)
 
 
 cdef inline void behind_take_again(
@@ -550,6 +552,7 @@ cdef inline void behind_settle(
 ) noexcept nogil:
     """The store has confirmed rows of a batch or, where not `saved`, refused them for good: then those that
     were not written since leave memory."""
+    cdef uint64_t unused = room_unused(behind)
     cdef size_t row
     cdef slot_t slot
     cdef uint8_t state, flags
@@ -575,6 +578,7 @@ cdef inline void behind_settle(
             slab_detach(&behind.slab, hash, slot)
             behind.slab.header.counters.evictions += 1
             behind_free(behind, slot)
+    room_settle(behind, unused)
 
 
 cdef inline void behind_restore(
@@ -604,3 +608,4 @@ cdef inline void behind_restore(
         elif state & STATE_EVICTED:
             ring_prepend(&behind.pending, slot)
         mark_set_state(mark, (state & ~<uint8_t>STATE_MASK) | STATE_DIRTY)
+        room_fail(behind)

@@ -261,6 +261,8 @@ cdef inline check_t check_states(const behind_t *behind, uint64_t *passed, slot_
         return CHECK_UNSAVED
     if failing != behind.unsaved.failing:
         return CHECK_UNSAVED
+    if behind.unsaved.keeper > behind.unsaved.tickets or behind.unsaved.kept > behind.slab.header.slot_count:
+        return CHECK_UNSAVED
     if free + pending + deleted + behind.slab.header.size != behind.slab.header.fresh:
         return CHECK_FREE
     if check_passed(behind, gone_past, culprit) != CHECK_OK:

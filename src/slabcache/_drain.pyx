@@ -22,6 +22,7 @@ from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
 from slabcache._record cimport Schema
 from slabcache._ring cimport ring_oldest
+from slabcache._room cimport room_let_go
 from slabcache._slab cimport rows_t
 from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
 
@@ -197,6 +198,13 @@ cdef class DrainCore(SlabBase):
         if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.slot_count:
             raise ValueError("slots: not from a batch")
         return numbers
+
+    def _let_go_of_room(self):
+        """For one who may not wait: what is kept for others is there for all."""
+        self.ready()
+        lock_acquire(&self.lock)
+        room_let_go(&self.behind)
+        lock_release(&self.lock)
 
     def _sleep(self, uint64_t sleep):
         """The flusher is about to wait for what `sleep` says. `(unsaved, pends, since)`: how many rows are

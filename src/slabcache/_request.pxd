@@ -1,9 +1,11 @@
 """Table of contents of `_request.pyx`: the rows of a batch call before a store."""
 
 cimport numpy as cnp
+from libc.stdint cimport uint64_t
 
 from slabcache._drain cimport DrainCore
-from slabcache._through cimport request_t, room_t
+from slabcache._room cimport room_t
+from slabcache._through cimport request_t
 
 
 cdef enum:                      # what a request is for
@@ -24,6 +26,7 @@ cdef class Request:
     cdef int purpose
     cdef int loads                      # how often rows were missing
     cdef room_t room                    # what the last attempt of a change has found
+    cdef uint64_t ticket                # of a change that has waited for room; 0 before
     cdef readonly bint counted, moves   # of a read
     cdef readonly bint created          # the row was written by the call
     cdef readonly size_t done           # rows that have run, of a call that stops half-way

@@ -64,6 +64,7 @@ cdef class Request:
         request.found = <uint8_t *>cnp.PyArray_DATA(self.found)
         request.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
         request.first = NULL if self.first is None else <const uint8_t *>cnp.PyArray_DATA(self.first)
+        request.ticket = self.ticket
         request.creates = self.purpose == PURPOSE_CREATE or self.default is not None
         return request
 
@@ -116,7 +117,7 @@ cdef class Request:
 
     @property
     def lacking(self):
-        """Of them, those that it found no room for."""
+        """Of them, those that there is no room for; 0 where there is room that is kept for another change."""
         return self.room.lacking
 
     @property

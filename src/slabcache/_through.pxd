@@ -45,13 +45,13 @@ from slabcache._lookahead cimport (
 )
 from slabcache._marks cimport STATE_DELETED, link_is_free, link_is_marked
 from slabcache._native cimport native_copy, native_equal, native_prefetch
+from slabcache._room cimport room_expire, room_free, room_give_up, room_t, room_takes, room_unused
 from slabcache._slab cimport rows_t, slab_find, slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._unsaved cimport (
     behind_at,
     behind_is_current,
     behind_is_listed,
-    behind_is_unsaved,
     behind_mark_of,
     behind_state,
     behind_t,
@@ -68,11 +68,6 @@ cdef enum:                      # of a change
     STATUS_OTHER = 3            # the value is another than was expected
 
 
-cdef struct room_t:             # rows of a change
-    uint64_t needed             # that become unsaved
-    uint64_t lacking            # of them, those that find no room
-
-
 cdef struct request_t:          # rows of a batch call, and what the store has for them
     column_t keys
     size_t rows
@@ -83,6 +78,7 @@ cdef struct request_t:          # rows of a batch call, and what the store has f
     const char *default         # or NULL
     const uint8_t *first        # whether a row is the first of its key; NULL where that does not matter
     bint creates                # absent rows become unsaved as well
+    uint64_t ticket             # of a change that has waited for room; 0 before
 
 
 cdef struct only_t:             # the only row of a change
@@ -229,7 +225,7 @@ cdef inline bint takes_room(
 ) noexcept nogil:
     """Whether a row, whose key is in `slot`, or not in memory where that is NIL, becomes unsaved."""
     if slot != NIL:
-        return not behind_is_unsaved(behind, slot)
+        return room_takes(behind, slot)
     return request.creates or request.stored[row] & STORED_MASK != STORED_ABSENT
 
 
@@ -286,12 +282,17 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
 
 
 cdef inline room_t through_room_for(behind_t *behind, request_t *request) noexcept nogil:
-    """The room that a change takes, counted only where it may be short."""
-    cdef uint64_t free = behind.slab.header.slot_count - behind.unsaved.count
-    cdef room_t room = room_t(request.rows, 0)
-    if request.rows > free:
+    """The room that a change takes, counted only where it may be short. One that fits is made now: no more is
+    kept for it."""
+    cdef uint64_t unused = room_unused(behind)
+    cdef room_t room = room_t(request.rows, 0, request.rows <= room_free(behind, request.ticket))
+    if not room.fits:
         room.needed = through_room(behind[0], request[0])
-        room.lacking = room.needed - free if room.needed > free else 0
+        room.lacking = room.needed - unused if room.needed > unused else 0
+        room_expire(behind)
+        room.fits = room.needed <= room_free(behind, request.ticket)
+    if room.fits:
+        room_give_up(behind, request.ticket)
     return room
 
 
@@ -302,7 +303,7 @@ cdef inline int through_prepare(
     if through_missing(behind[0], request[0], 0, missing):
         return STATUS_MISSING
     room[0] = through_room_for(behind, request)
-    if room.lacking:
+    if not room.fits:
         return STATUS_FULL
     through_see(behind[0], request[0])
     return STATUS_DONE

@@ -95,6 +95,11 @@ cdef struct unsaved_t:
     pool_t pool
     place_t pending_ends        # of the pending ring
     place_t overtaken_ends      # of the overtaken ring
+    uint64_t kept               # slots that the change with the ticket `keeper` alone may make unsaved
+    uint64_t keeper             # 0: none
+    uint64_t kept_until         # in monotonic nanoseconds
+    uint64_t tickets            # number of the last one, which went to a change that has to wait for room
+    bint is_failing             # the store has taken nothing since it failed last
     uint64_t steps              # of all searches for a clean entry, counted in debug builds
 
 

@@ -48,6 +48,7 @@ from slabcache._lru cimport lru_least_recent
 from slabcache._native cimport native_copy, native_equal, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._request cimport PURPOSE_READ, Request
+from slabcache._room cimport room_ask, room_for_one, room_give_up, room_is_denied, room_t
 from slabcache._slab cimport slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._through cimport (
@@ -56,7 +57,6 @@ from slabcache._through cimport (
     STATUS_OTHER,
     only_t,
     request_t,
-    room_t,
     through_delete,
     through_edit,
     through_invalidate,
@@ -245,7 +245,8 @@ cdef class WriteBehindCore(DrainCore):
         cdef char *data
         cdef bytes large
         cdef row_t row
-        cdef outcome_t outcome
+        cdef slot_t slot
+        cdef outcome_t outcome = OUTCOME_FULL
         if self.closed or self.lock.forked:
             self.writable()
         schema_encode(self._key_schema, key, key_bytes)
@@ -259,9 +260,9 @@ cdef class WriteBehindCore(DrainCore):
         row.default = NULL
         self.lock_for_write()
         row.hash = slab_hash(&self.slab, key_bytes)
-        outcome = behind_put(
-            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, data, 0, NULL
-        )
+        slot = table_find(&self.slab.table, row.hash, key_bytes)
+        if not room_is_denied(&self.behind, 0, slot):
+            outcome = behind_put(&self.behind, slot, &row, data, 0, NULL)
         release(self)
         if self.behind.unsaved.bell:
             self.ring_bell()
@@ -323,7 +324,9 @@ cdef class WriteBehindCore(DrainCore):
             ):
                 release(self)
                 continue
-            outcome = behind_edit(&self.behind, slot, &row, &edit, 0)
+            outcome = OUTCOME_FULL
+            if not room_is_denied(&self.behind, 0, slot):
+                outcome = behind_edit(&self.behind, slot, &row, &edit, 0)
             release(self)
             break
         if self.behind.unsaved.bell:
@@ -400,6 +403,23 @@ cdef class WriteBehindCore(DrainCore):
         self.leave(state)
         self.ring_bell()
 
+    # ---- room ------------------------------------------------------------------------------------------
+
+    def _ask_for_room(self, Request request not None):
+        """The next attempt of a change that found no room: what it needs is kept for it, unless a change that
+        has waited longer needs room."""
+        self.usable()
+        lock_acquire(&self.lock)
+        request.ticket = room_ask(&self.behind, request.ticket, request.room.needed)
+        lock_release(&self.lock)
+
+    def _give_up_room(self, Request request not None):
+        """There is no next attempt."""
+        self.ready()
+        lock_acquire(&self.lock)
+        room_give_up(&self.behind, request.ticket)
+        lock_release(&self.lock)
+
     # ---- many keys: changing ---------------------------------------------------------------------------
 
     def _put(
@@ -415,7 +435,6 @@ cdef class WriteBehindCore(DrainCore):
         cdef uint64_t count = 0
         cdef size_t done = 0
         cdef room_t room
-        cdef bint fits
         self.writable()
         if return_evicted:
             evicted = new_evicted(self._key_schema, self._value_schema, rows)
@@ -425,11 +444,11 @@ cdef class WriteBehindCore(DrainCore):
         view.keys = key_column
         view.rows = rows
         view.first = NULL if request is None else request.view().first
+        view.ticket = 0 if request is None else request.ticket
         view.creates = True
         state = self.enter_for_write(rows)
         room = through_room_for(&self.behind, &view)
-        fits = room.lacking == 0
-        if fits:
+        if room.fits:
             count = self.slab.header.counters.evictions
             done = through_put(
                 self.behind, key_column, value_column, rows, native_now(), evicted_rows(evicted)
@@ -437,7 +456,7 @@ cdef class WriteBehindCore(DrainCore):
             count = self.slab.header.counters.evictions - count
         self.leave(state)
         self.ring_bell()
-        if not fits:
+        if not room.fits:
             if request is not None:
                 request.room = room
             return None
@@ -638,14 +657,17 @@ cdef class WriteBehindCore(DrainCore):
         self.ring_bell()
         return status
 
-    def _delete_least_recent(self):
-        """`(key, value)` of the least recent entry in memory, deleted; None when there is none."""
+    def _delete_least_recent(self, Request request=None):
+        """`(key, value)` of the least recent entry in memory, deleted; None when there is none; NO_ROOM, and
+        nothing changed, when that has to wait. `request`, of one row, is None for the first attempt."""
         cdef Schema schema = self._value_schema
         cdef char key_bytes[KEY_SIZE_MAX]
         cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
+        cdef uint64_t ticket = 0 if request is None else request.ticket
         cdef row_t row
         cdef slot_t slot
         cdef uint64_t version
+        cdef bint fits
         self.writable()
         row.key = key_bytes
         row.value = PyBytes_AS_STRING(value)
@@ -667,11 +689,15 @@ cdef class WriteBehindCore(DrainCore):
             if version == self.slab.header.version:
                 break
             release(self)
-        row.hash = slab_hash(&self.slab, key_bytes)
-        behind_delete(&self.behind, slot, &row, native_now())
+        fits = room_for_one(&self.behind, ticket, slot)
+        if fits:
+            row.hash = slab_hash(&self.slab, key_bytes)
+            behind_delete(&self.behind, slot, &row, native_now())
+        elif request is not None:
+            request.room = room_t(1, 0, False)
         release(self)
         self.ring_bell()
-        return item
+        return item if fits else NO_ROOM
 
     def _invalidate(self, Request request not None):
         """Drop the rows from memory that are saved; how many were there. `request.found` says which are not

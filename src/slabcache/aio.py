@@ -144,8 +144,8 @@ async def _met(cache: AsyncCalls, need: Room | Saved) -> bool:
     waiter = cache._flusher.enlist(need, callback)
     try:
         while not met.done():
-            await asyncio.wait([met], timeout=seconds_until(look_again(need.deadline)))
-            if met.done() or seconds_until(need.deadline) == 0:
+            await asyncio.wait([met], timeout=seconds_until(look_again(need.end)))
+            if met.done() or seconds_until(need.end) == 0:
                 break  # the loop may not have got to the callback yet
             cache._flusher.look_at(need)
     finally:

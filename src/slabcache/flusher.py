@@ -61,10 +61,22 @@ class Rows(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What a write waits for: that so many rows have been freed, until a deadline."""
+    """What a write waits for: that so many rows have been freed, until a deadline.
+
+    Where it would have room that is kept for another write, it looks again soon: nobody is told when that has
+    given up.
+    """
 
     freed: int
     deadline: float | None  # of time.monotonic()
+    again: float | None = None  # of time.monotonic(): then it is met
+
+    @property
+    def end(self) -> float | None:
+        """When the wait ends, of `time.monotonic()`."""
+        if self.deadline is None or self.again is None:
+            return self.deadline if self.again is None else self.again
+        return min(self.deadline, self.again)
 
 
 class Saved(NamedTuple):
@@ -72,6 +84,11 @@ class Saved(NamedTuple):
 
     until: int  # of time.monotonic_ns()
     deadline: float | None
+
+    @property
+    def end(self) -> float | None:
+        """When the wait ends, of `time.monotonic()`."""
+        return self.deadline
 
 
 class Waiter:
@@ -229,7 +246,7 @@ class Flusher:
         bell = Bell()
         waiter = self.enlist(need, bell.ring)
         try:
-            while not bell.wait(look_again(need.deadline)) and seconds_until(need.deadline) != 0:
+            while not bell.wait(look_again(need.end)) and seconds_until(need.end) != 0:
                 self.look_at(need)
         finally:
             self.dismiss(waiter)
@@ -256,19 +273,19 @@ class Flusher:
         self._waiters.pop(waiter, None)
         need = waiter.need
         if isinstance(need, Room):
-            waiter.is_met |= self.freed >= need.freed
+            waiter.is_met |= self.freed >= need.freed or seconds_until(need.again) == 0
         elif not waiter.is_met:
             cache = self.cache()
             waiter.is_met = cache is None or cache._unsaved()[0] == 0
 
     def check_may_wait(self) -> None:
-        if self._is_this_thread():
+        if self.is_this_thread():
             raise RuntimeError(
                 "the thread that writes behind cannot wait for itself: on_rejected, the methods of the store "
                 "and finalizers that run in it can neither flush nor close the cache, nor wait for room"
             )
 
-    def _is_this_thread(self) -> bool:
+    def is_this_thread(self) -> bool:
         """Numbers of threads are used again when these have ended."""
         is_there = not self._has_ended and not self._is_child
         return is_there and threading.get_ident() == self._thread.ident
@@ -313,7 +330,7 @@ class Flusher:
         """Whether the thread has ended before a deadline."""
         bell = Bell()
         self._ended[bell] = bell.ring
-        if not self._has_ended and not self._is_this_thread():
+        if not self._has_ended and not self.is_this_thread():
             bell.wait(deadline)
         self._ended.pop(bell, None)
         return self._has_ended

@@ -28,6 +28,7 @@ from slabcache._write_behind import (
     DONE,
     FULL,
     MISSING,
+    NO_ROOM,
     OTHER,
     WriteBehindCore,
 )
@@ -49,7 +50,7 @@ log = logging.getLogger("slabcache")
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
 _MISSING: Any = object()
-
+_LOOK_AGAIN = 0.1  # seconds, while room is kept for another write
 
 Need = list[Flight] | Room | Saved | None  # what a call waits for; None: it is about to do more than look
 Steps = Generator[Need, None, Result]
@@ -232,7 +233,9 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
     def popitem(self) -> tuple[Any, Any]:
         """Delete the least recent entry in memory, in the store too, and return it as `(key, value)`."""
-        item = self._delete_least_recent()
+        item: tuple[Any, Any] | None = self._delete_least_recent()
+        if item is NO_ROOM:
+            item = self._drive(self._popping_item())
         if item is None:
             raise KeyError("the cache is empty")
         return item
@@ -552,7 +555,20 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             else:
                 self._check_size(request.needed)
                 deadline = deadline or deadline_after(self._patience)
-                yield Room(freed + request.lacking, deadline)
+                yield from self._waiting_for_room(request, freed, deadline)
+
+    def _waiting_for_room(self, request: Request, freed: int, deadline: float | None) -> Steps[None]:
+        """Until there may be room for a change, which had none when so many rows had been freed."""
+        again = None if request.lacking else time.monotonic() + _LOOK_AGAIN
+        if again is not None and self._flusher.is_this_thread():
+            self._let_go_of_room()
+            return
+        self._ask_for_room(request)
+        try:
+            yield Room(freed + max(request.lacking, 1), deadline, again)
+        except BaseException:  # nobody waits any more
+            self._give_up_room(request)
+            raise
 
     def _check_size(self, distinct: int) -> None:
         if distinct > self._slots:
@@ -680,6 +696,18 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         found = request.found.reshape(_shape(keys, request))
         yield from self._changing(request, lambda: self._delete(request))
         return found
+
+    def _popping_item(self) -> Steps[Any]:
+        request = Request(self, np.zeros(1, self._key_schema.packed), CHANGE)  # of a row, whichever it is
+        item: Any = None
+
+        def attempt() -> int:
+            nonlocal item
+            item = self._delete_least_recent(request)
+            return FULL if item is NO_ROOM else DONE
+
+        yield from self._changing(request, attempt)
+        return item
 
     def _popping(self, key: Any, default: Any) -> Steps[Any]:
         request = self._request_one(key, CHANGE)

@@ -1,0 +1,273 @@
+"""Room is kept for the write that has waited longest, but never for one that may be unable to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slabcache import BackpressureError, WriteBehindCache
+from slabcache._request import CREATE, Request
+from slabcache._write_behind import NO_ROOM
+from write_behind.faulty_store import FaultyStore
+
+LARGE = np.arange(100, 160)
+WRITERS, BATCHES = 3, 300  # they write until the store has had so many batches
+
+
+class Slow(FaultyStore):
+    def _write(self, keys: np.ndarray) -> list[Any]:
+        time.sleep(0.001)
+        return super()._write(keys)
+
+
+def writes_new(cache: WriteBehindCache, number: int) -> None:
+    cache[1000 + number] = 1
+
+
+def writes_known(cache: WriteBehindCache, number: int) -> None:
+    cache[random.randrange(60)] = number
+
+
+def increments(cache: WriteBehindCache, number: int) -> None:
+    cache.increment(random.randrange(60))
+
+
+def updates_many(cache: WriteBehindCache, number: int) -> None:
+    cache.put_many([number % 60, 1000 + number], [1, 1])
+
+
+def pops_items(cache: WriteBehindCache, number: int) -> None:
+    cache.get(1000 + number)  # a default, which becomes an entry that the store has
+    try:
+        cache.popitem()
+    except KeyError:
+        return
+
+
+LARGE_WRITES: dict[str, Callable[[WriteBehindCache], object]] = {
+    "put_many": lambda cache: cache.put_many(LARGE, LARGE),
+    "aput_many": lambda cache: asyncio.run(cache.aput_many(LARGE, LARGE)),
+    "increment_many": lambda cache: cache.increment_many(LARGE),
+}
+
+
+@pytest.mark.parametrize("small", [writes_new, writes_known, increments, updates_many, pops_items])
+@pytest.mark.parametrize("large", LARGE_WRITES)
+def test_a_large_write_ends_beside_small_ones(
+    large: str, small: Callable[[WriteBehindCache, int], None]
+) -> None:
+    store = Slow()
+    numbers = itertools.count()
+    threads = []
+    with WriteBehindCache(64, store, max_pending=0, default=0, flush_interval=0, flush_rows=8) as cache:
+
+        def write() -> None:
+            while cache.stats().flushes < BATCHES:
+                small(cache, next(numbers))
+
+        for _ in range(WRITERS):
+            threads.append(threading.Thread(target=write))
+            threads[-1].start()
+        while cache.stats().flushes < 10:
+            time.sleep(0.001)
+        LARGE_WRITES[large](cache)
+        batches = cache.stats().flushes
+        cache._flusher.counts.flushes = BATCHES  # enough
+        for thread in threads:
+            thread.join()
+        cache._check()
+    assert batches < BATCHES
+
+
+@contextmanager
+def waiting(store: FaultyStore, **options: Any) -> Iterator[tuple[WriteBehindCache, Request]]:
+    """A cache of four slots, two of them unsaved, and a write of three that has asked for room."""
+    with WriteBehindCache(4, store, max_pending=0, **options) as cache:
+        cache.put_many([1, 2], [1, 2])
+        yield cache, ask(cache, 3)
+
+
+def ask(cache: WriteBehindCache, rows: int, request: Request | None = None) -> Request:
+    keys = np.arange(10, 10 + rows, dtype="u8").view(cache._key_schema.packed)
+    request = request or Request(cache, keys, CREATE)
+    request.find_first()
+    assert cache._put(request.keys, np.zeros(rows, cache._value_schema.packed), request, False) is None
+    cache._ask_for_room(request)
+    return request
+
+
+def test_others_find_what_is_left() -> None:
+    store = FaultyStore()
+    with waiting(store) as (cache, request):
+        assert not cache._attempt_put(3, 3)
+        assert cache._attempt_put(1, 5)  # is unsaved already
+        cache._give_up_room(request)
+        assert cache._attempt_put(3, 3)
+    assert store.rows == {1: 5, 2: 2, 3: 3}
+
+
+def test_a_row_that_is_being_saved_is_not_kept_from_it() -> None:
+    """Rows that are written all the time would never be saved."""
+    store = FaultyStore()
+    store.gate.clear()
+    with WriteBehindCache(4, store, max_pending=0) as cache:
+        cache[1] = 1
+        saving = threading.Thread(target=cache.flush)
+        saving.start()
+        store.saving.wait()
+        cache[2] = 2
+        request = ask(cache, 4)
+        assert not cache._attempt_put(1, 5)
+        assert cache._attempt_put(2, 5)
+        cache._give_up_room(request)
+        assert cache._attempt_put(1, 5)
+        store.gate.set()
+        saving.join()
+    assert store.rows == {1: 5, 2: 5}
+
+
+def test_popitem_waits_as_well() -> None:
+    with WriteBehindCache(4, FaultyStore(rows={7: 7}), max_pending=0) as cache:
+        assert cache[7] == 7
+        cache.put_many([1, 2], [1, 2])
+        request = ask(cache, 3)
+        assert cache._delete_least_recent() is NO_ROOM
+        cache._give_up_room(request)
+        assert cache.popitem() == (7, 7)
+
+
+def test_no_room_is_kept_until_the_store_takes_rows_again() -> None:
+    store = FaultyStore()
+    store.failure = OSError("away")
+    with waiting(store) as (cache, _):
+        with pytest.raises(TimeoutError):
+            cache.flush(0.05)
+        ask(cache, 3)
+        assert cache._attempt_put(3, 3)
+        store.failure = None
+        cache.flush()
+        cache.put_many([1, 2], [5, 5])
+        ask(cache, 3)
+        assert not cache._attempt_put(4, 4)
+
+
+def test_an_older_write_goes_first() -> None:
+    with waiting(FaultyStore()) as (cache, first):
+        second = ask(cache, 4)
+        cache._give_up_room(second)
+        assert not cache._attempt_put(3, 3)
+        cache._give_up_room(first)
+        second = ask(cache, 4, second)
+        ask(cache, 3, first)  # has a lower number
+        cache._give_up_room(second)
+        assert not cache._attempt_put(3, 3)
+        cache._give_up_room(first)
+        assert cache._attempt_put(3, 3)
+
+
+def test_one_that_does_not_come_back() -> None:
+    """As a generator that an exception keeps."""
+    with waiting(FaultyStore()) as (cache, _):
+        cache.put_many([3, 4], [3, 4])
+        assert sorted(cache) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("failure", [OSError("away"), None])
+def test_a_store_that_is_away(failure: Exception | None) -> None:
+    """It fails, or does not answer: what room there is, is for all."""
+    store = FaultyStore()
+    store.failure = failure
+    if failure is None:
+        store.gate.clear()
+    cache = WriteBehindCache(4, store, max_pending=0)
+    cache.put_many([1, 2], [1, 2])
+    large = threading.Thread(target=cache.put_many, args=([10, 11, 12], [0, 0, 0]))
+    large.start()
+    while not cache._flusher._waiters:
+        time.sleep(0.001)
+    cache[3] = 3
+    cache[4] = 4
+    assert cache._unsaved()[0] == 4
+    store.failure = None
+    store.gate.set()
+    large.join()
+    cache.close()
+    assert sorted(store.rows) == [1, 2, 3, 4, 10, 11, 12]
+
+
+def test_an_event_loop_that_another_write_blocks() -> None:
+    store = FaultyStore()
+    with WriteBehindCache(4, store, max_pending=0) as cache:
+        cache.put_many([1, 2], [1, 2])
+
+        async def write() -> None:
+            large = asyncio.create_task(cache.aput_many([10, 11, 12], [0, 0, 0]))
+            while not cache._flusher._waiters:
+                await asyncio.sleep(0)
+            for key in (3, 4, 5, 6):
+                cache[key] = key
+            await large
+
+        asyncio.run(write())
+    assert sorted(store.rows) == [1, 2, 3, 4, 5, 6, 10, 11, 12]
+
+
+def test_one_that_is_cancelled() -> None:
+    store = FaultyStore()
+    store.gate.clear()
+    with WriteBehindCache(4, store, max_pending=0) as cache:
+        cache.put_many([1, 2], [1, 2])
+
+        async def write() -> None:
+            large = asyncio.create_task(cache.aput_many([10, 11, 12], [0, 0, 0]))
+            while not cache._flusher._waiters:
+                await asyncio.sleep(0)
+            assert not cache._attempt_put(3, 3)
+            large.cancel()
+            await asyncio.gather(large, return_exceptions=True)
+            assert cache._attempt_put(3, 3)
+
+        asyncio.run(write())
+        store.gate.set()
+
+
+def test_one_that_gives_up() -> None:
+    store = FaultyStore()
+    store.gate.clear()
+    with WriteBehindCache(4, store, max_pending=0, backpressure_timeout=0.05) as cache:
+        cache.put_many([1, 2], [1, 2])
+        with pytest.raises(BackpressureError):
+            cache.put_many([10, 11, 12], [0, 0, 0])
+        assert cache._attempt_put(3, 3)
+        ask(cache, 3)
+        with pytest.raises(BackpressureError):
+            cache[4] = 4  # room is kept
+        store.gate.set()
+
+
+def test_the_thread_that_writes_behind_takes_what_is_kept() -> None:
+    """It cannot wait, least of all for itself."""
+    store = FaultyStore()
+    store.refused = {1}
+    written = []
+
+    def replace(keys: np.ndarray, values: np.ndarray, error: BaseException) -> None:
+        ask(cache, 5)
+        cache[3] = 3
+        written.append(3)
+
+    with WriteBehindCache(4, store, max_pending=0, on_rejected=replace) as cache:
+        cache[1] = 1
+        cache[2] = 2
+        cache.flush()
+    assert written == [3]
+    assert store.rows == {2: 2, 3: 3}
