@@ -96,6 +96,17 @@ def waiting(store: FaultyStore, **options: Any) -> Iterator[tuple[WriteBehindCac
         yield cache, ask(cache, 3)
 
 
+@contextmanager
+def held(store: FaultyStore, **options: Any) -> Iterator[WriteBehindCache]:
+    """A cache of four slots whose store does not answer."""
+    store.gate.clear()
+    with WriteBehindCache(4, store, max_pending=0, **options) as cache:
+        try:
+            yield cache
+        finally:
+            store.gate.set()
+
+
 def ask(cache: WriteBehindCache, rows: int, request: Request | None = None) -> Request:
     keys = np.arange(10, 10 + rows, dtype="u8").view(cache._key_schema.packed)
     request = request or Request(cache, keys, CREATE)
@@ -118,8 +129,7 @@ def test_others_find_what_is_left() -> None:
 def test_a_row_that_is_being_saved_is_not_kept_from_it() -> None:
     """Rows that are written all the time would never be saved."""
     store = FaultyStore()
-    store.gate.clear()
-    with WriteBehindCache(4, store, max_pending=0) as cache:
+    with held(store) as cache:
         cache[1] = 1
         saving = threading.Thread(target=cache.flush)
         saving.start()
@@ -130,8 +140,7 @@ def test_a_row_that_is_being_saved_is_not_kept_from_it() -> None:
         assert cache._attempt_put(2, 5)
         cache._give_up_room(request)
         assert cache._attempt_put(1, 5)
-        store.gate.set()
-        saving.join()
+    saving.join()
     assert store.rows == {1: 5, 2: 5}
 
 
@@ -147,13 +156,13 @@ def test_popitem_waits_as_well() -> None:
 
 def test_no_room_is_kept_until_the_store_takes_rows_again() -> None:
     store = FaultyStore()
-    store.failure = OSError("away")
     with waiting(store) as (cache, _):
+        store.failure = OSError("away")
         with pytest.raises(TimeoutError):
             cache.flush(0.05)
         ask(cache, 3)
-        assert cache._attempt_put(3, 3)
         store.failure = None
+        assert cache._attempt_put(3, 3)
         cache.flush()
         cache.put_many([1, 2], [5, 5])
         ask(cache, 3)
@@ -223,8 +232,7 @@ def test_an_event_loop_that_another_write_blocks() -> None:
 
 def test_one_that_is_cancelled() -> None:
     store = FaultyStore()
-    store.gate.clear()
-    with WriteBehindCache(4, store, max_pending=0) as cache:
+    with held(store) as cache:
         cache.put_many([1, 2], [1, 2])
 
         async def write() -> None:
@@ -237,13 +245,11 @@ def test_one_that_is_cancelled() -> None:
             assert cache._attempt_put(3, 3)
 
         asyncio.run(write())
-        store.gate.set()
 
 
 def test_one_that_gives_up() -> None:
     store = FaultyStore()
-    store.gate.clear()
-    with WriteBehindCache(4, store, max_pending=0, backpressure_timeout=0.05) as cache:
+    with held(store, backpressure_timeout=0.05) as cache:
         cache.put_many([1, 2], [1, 2])
         with pytest.raises(BackpressureError):
             cache.put_many([10, 11, 12], [0, 0, 0])
@@ -251,7 +257,6 @@ def test_one_that_gives_up() -> None:
         ask(cache, 3)
         with pytest.raises(BackpressureError):
             cache[4] = 4  # room is kept
-        store.gate.set()
 
 
 def test_the_thread_that_writes_behind_takes_what_is_kept() -> None:
