@@ -36,7 +36,7 @@ from slabcache._marks cimport (
 )
 from slabcache._native cimport DEBUG, native_copy, native_now
 from slabcache._ring cimport ring_append, ring_next, ring_oldest, ring_prepend, ring_unlink
-from slabcache._room cimport room_fail, room_settle, room_unused
+from slabcache._room cimport room_fail, room_lose, room_settle, room_unused
 from slabcache._slab cimport (
     rows_t,
     slab_detach,
@@ -520,7 +520,7 @@ cdef inline void behind_put_aside(
         mark.since = since[row]
         mark_set_state(mark, (state & ~<uint8_t>STATE_MASK) | STATE_DIRTY | STATE_FAILING)
         behind.unsaved.failing += 1
-        room_fail(behind)
+        room_lose(behind)
 
 
 cdef inline void behind_take_again(

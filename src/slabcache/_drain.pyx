@@ -22,7 +22,7 @@ from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
 from slabcache._record cimport Schema
 from slabcache._ring cimport ring_oldest
-from slabcache._room cimport room_let_go
+from slabcache._room cimport room_expire, room_let_go
 from slabcache._slab cimport rows_t
 from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
 
@@ -198,6 +198,16 @@ cdef class DrainCore(SlabBase):
         if cnp.PyArray_DIM(numbers, 0) and numbers.max() > self.slab.header.slot_count:
             raise ValueError("slots: not from a batch")
         return numbers
+
+    def _keeps_room(self):
+        """Whether room is kept for a change."""
+        cdef bint keeps
+        self.ready()
+        lock_acquire(&self.lock)
+        room_expire(&self.behind)
+        keeps = self.behind.unsaved.kept != 0
+        lock_release(&self.lock)
+        return keeps
 
     def _let_go_of_room(self):
         """For one who may not wait: what is kept for others is there for all."""

@@ -6,10 +6,10 @@ unable to go on: its event loop is blocked by another write, say. So room is kep
 
 - when the change is made, or given up;
 - a RESPITE after there is room enough, as it has been told then;
+- when rows that fail by themselves leave too little room for it;
 - when the store fails, or has saved nothing for as long as PATIENCE.
 
 After the last, no room is kept until the store has saved rows again: small changes make use of what there is.
-Nobody is told of the end of a lease, so those that it kept from writing look again by themselves.
 
 Each function needs the lock of the cache.
 """
@@ -30,7 +30,7 @@ cdef enum:
 
 cdef struct room_t:             # rows of a change
     uint64_t needed             # that become unsaved
-    uint64_t lacking            # of them, those that find no room, whatever is kept
+    uint64_t lacking            # of them, those that find no room, kept or not
     bint fits                   # whether the change may be made now
 
 
@@ -46,21 +46,22 @@ cdef inline uint64_t room_free(const behind_t *behind, uint64_t ticket) noexcept
     return unused - kept if unused > kept else 0
 
 
-cdef inline bint room_takes(const behind_t *behind, slot_t slot) noexcept nogil:
+cdef inline bint room_takes(const behind_t *behind, slot_t slot, bint retakes) noexcept nogil:
     """Whether a write of a key, which is in `slot`, or not in memory where that is NIL, makes one more slot
-    unsaved. While room is kept, one that is about to be saved counts as well: hot rows would stay unsaved."""
+    unsaved. Where `retakes`, one that is just being saved counts as well: rows that are written all the time
+    would keep their slots, and nobody else would get any."""
     cdef uint8_t state
     if slot == NIL:
         return True
     state = behind_state(behind, slot) & STATE_MASK
-    return state == STATE_CLEAN or (state == STATE_FLUSHING and behind.unsaved.kept != 0)
+    return state == STATE_CLEAN or (retakes and state == STATE_FLUSHING)
 
 
 cdef inline bint room_is_denied(const behind_t *behind, uint64_t ticket, slot_t slot) noexcept nogil:
     """Whether a write of one key has to wait because room is kept."""
     if not behind.unsaved.kept:     # mostly
         return False
-    return room_free(behind, ticket) == 0 and room_takes(behind, slot)
+    return room_free(behind, ticket) == 0 and room_takes(behind, slot, ticket != behind.unsaved.keeper)
 
 
 cdef inline void room_let_go(behind_t *behind) noexcept nogil:
@@ -70,6 +71,17 @@ cdef inline void room_let_go(behind_t *behind) noexcept nogil:
 cdef inline void room_give_up(behind_t *behind, uint64_t ticket) noexcept nogil:
     """The change with a ticket has been made, or never will be."""
     if ticket and ticket == behind.unsaved.keeper:
+        room_let_go(behind)
+
+
+cdef inline bint room_may_do(const behind_t *behind, uint64_t needed) noexcept nogil:
+    """Whether there may be so much room, with the rows that fail by themselves left in memory."""
+    return needed <= behind.slab.header.slot_count - behind.unsaved.failing
+
+
+cdef inline void room_lose(behind_t *behind) noexcept nogil:
+    """A row fails by itself."""
+    if not room_may_do(behind, behind.unsaved.kept):
         room_let_go(behind)
 
 
@@ -110,8 +122,11 @@ cdef inline uint64_t room_ask(behind_t *behind, uint64_t ticket, uint64_t needed
     room_expire(behind)
     if behind.unsaved.is_failing or (behind.unsaved.keeper and behind.unsaved.keeper < ticket):
         return ticket
+    if not room_may_do(behind, needed):
+        room_give_up(behind, ticket)
+        return ticket
     behind.unsaved.keeper = ticket
-    behind.unsaved.kept = min(needed, <uint64_t>behind.slab.header.slot_count)
+    behind.unsaved.kept = needed
     room_renew(behind, PATIENCE if room_unused(behind) < behind.unsaved.kept else RESPITE)
     return ticket
 

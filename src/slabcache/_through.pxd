@@ -221,44 +221,45 @@ cdef inline void through_keep(behind_t behind, request_t request) noexcept nogil
 
 
 cdef inline bint takes_room(
-    const behind_t *behind, const request_t *request, size_t row, slot_t slot
+    const behind_t *behind, const request_t *request, size_t row, slot_t slot, bint retakes
 ) noexcept nogil:
     """Whether a row, whose key is in `slot`, or not in memory where that is NIL, becomes unsaved."""
     if slot != NIL:
-        return room_takes(behind, slot)
+        return room_takes(behind, slot, retakes)
     return request.creates or request.stored[row] & STORED_MASK != STORED_ABSENT
 
 
-cdef inline size_t room_near(behind_t behind, request_t request) noexcept nogil:
+cdef inline size_t room_near(behind_t behind, request_t request, bint retakes) noexcept nogil:
     """`through_room` of a cache so small that there is nothing to wait for."""
     cdef size_t row, count = 0
     for row in range(request.rows):
         if request.first is NULL or request.first[row]:
             count += takes_room(
-                &behind, &request, row, slab_find(&behind.slab, column_row(request.keys, row))
+                &behind, &request, row, slab_find(&behind.slab, column_row(request.keys, row)), retakes
             )
     return count
 
 
-cdef inline size_t room_far(behind_t behind, request_t request) noexcept nogil:
+cdef inline size_t room_far(behind_t behind, request_t request, bint retakes) noexcept nogil:
     cdef lookahead_t ahead
     cdef size_t row, count = 0
     lookahead_start(&ahead, &behind.slab, request.keys, request.rows, False)
     for row in range(request.rows):
         lookahead_next(&ahead, &behind.slab, request.keys, request.rows, row, False)
         if request.first is NULL or request.first[row]:
-            count += takes_room(&behind, &request, row, through_find(&ahead, &behind, row))
+            count += takes_room(&behind, &request, row, through_find(&ahead, &behind, row), retakes)
     return count
 
 
-cdef inline size_t through_room(behind_t behind, request_t request) noexcept nogil:
-    """How many of the rows, or of those that are the first of their key, would become unsaved."""
+cdef inline size_t through_room(behind_t behind, request_t request, bint retakes) noexcept nogil:
+    """How many of the rows, or of those that are the first of their key, would become unsaved, or, where
+    `retakes`, stay so although they are just being saved."""
     if behind.slab.header.slot_count > NEAR_SLOTS:
-        return room_far(behind, request)
+        return room_far(behind, request, retakes)
     if behind.slab.table.key_size == 16:
         behind.slab.table.key_size = 16
-        return room_near(behind, request)
-    return room_near(behind, request)
+        return room_near(behind, request, retakes)
+    return room_near(behind, request, retakes)
 
 
 cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
@@ -284,13 +285,15 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
 cdef inline room_t through_room_for(behind_t *behind, request_t *request) noexcept nogil:
     """The room that a change takes, counted only where it may be short. One that fits is made now: no more is
     kept for it."""
-    cdef uint64_t unused = room_unused(behind)
     cdef room_t room = room_t(request.rows, 0, request.rows <= room_free(behind, request.ticket))
+    cdef uint64_t unused = room_unused(behind), taken
     if not room.fits:
-        room.needed = through_room(behind[0], request[0])
-        room.lacking = room.needed - unused if room.needed > unused else 0
         room_expire(behind)
-        room.fits = room.needed <= room_free(behind, request.ticket)
+        room.needed = taken = through_room(behind[0], request[0], False)
+        room.lacking = room.needed - unused if room.needed > unused else 0
+        if behind.unsaved.kept and behind.unsaved.keeper != request.ticket:
+            taken = through_room(behind[0], request[0], True)
+        room.fits = taken <= room_free(behind, request.ticket)
     if room.fits:
         room_give_up(behind, request.ticket)
     return room

@@ -406,19 +406,26 @@ cdef class WriteBehindCore(DrainCore):
     # ---- room ------------------------------------------------------------------------------------------
 
     def _ask_for_room(self, Request request not None):
-        """The next attempt of a change that found no room: what it needs is kept for it, unless a change that
-        has waited longer needs room."""
+        """Have what a change needs kept for it, unless a change that has waited longer needs room. For how many
+        seconds room is kept for another, as it is now; None where it is not."""
+        cdef uint64_t until = 0
         self.usable()
         lock_acquire(&self.lock)
         request.ticket = room_ask(&self.behind, request.ticket, request.room.needed)
+        if self.behind.unsaved.keeper != request.ticket:
+            until = self.behind.unsaved.kept_until if self.behind.unsaved.kept else 0
         lock_release(&self.lock)
+        return None if until == 0 else max(<int64_t>(until - <uint64_t>native_now()), 0) / 1e9
 
-    def _give_up_room(self, Request request not None):
-        """There is no next attempt."""
+    def _forget_room(self, Request request not None):
+        """No more room is kept for a change; whether any was."""
+        cdef bint was_kept
         self.ready()
         lock_acquire(&self.lock)
+        was_kept = request.ticket and request.ticket == self.behind.unsaved.keeper
         room_give_up(&self.behind, request.ticket)
         lock_release(&self.lock)
+        return was_kept
 
     # ---- many keys: changing ---------------------------------------------------------------------------
 

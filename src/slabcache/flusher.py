@@ -63,13 +63,12 @@ class Rows(NamedTuple):
 class Room(NamedTuple):
     """What a write waits for: that so many rows have been freed, until a deadline.
 
-    Where it would have room that is kept for another write, it looks again soon: nobody is told when that has
-    given up.
+    Where only what is kept for another write is in its way, it is met as well once that is kept no more.
     """
 
     freed: int
     deadline: float | None  # of time.monotonic()
-    again: float | None = None  # of time.monotonic(): then it is met
+    again: float | None = None  # of time.monotonic(): when that may be so, though nobody says so
 
     @property
     def end(self) -> float | None:
@@ -268,6 +267,14 @@ class Flusher:
         with contextlib.suppress(MemoryError):
             self._bells.put(need.until if isinstance(need, Saved) else None)
 
+    def tell_of_room(self) -> None:
+        """Wake those who wait for no more than what was kept for another write."""
+        with contextlib.suppress(MemoryError):  # they look by themselves
+            for waiter, wake in self._waiters.copy().items():
+                if isinstance(waiter.need, Room) and waiter.need.again is not None:
+                    waiter.is_met = True
+                    wake()
+
     def dismiss(self, waiter: Waiter) -> None:
         """Nobody waits any more. A need that was met a moment ago, unnoticed, is met."""
         self._waiters.pop(waiter, None)
@@ -346,7 +353,7 @@ class Flusher:
 
     def _is_met(self, need: Room | Saved, cache: WriteBehindCache) -> bool:
         if isinstance(need, Room):
-            return self.freed >= need.freed
+            return self.freed >= need.freed or (need.again is not None and not cache._keeps_room())
         older = (self._since, self._oldest_aside(), cache._unsaved()[3] or None)
         return all(since is None or since > need.until for since in older)
 

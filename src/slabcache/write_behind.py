@@ -50,7 +50,7 @@ log = logging.getLogger("slabcache")
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
 _MISSING: Any = object()
-_LOOK_AGAIN = 0.1  # seconds, while room is kept for another write
+_LOOK_AGAIN = 0.1  # seconds at least, while room is kept for another write
 
 Need = list[Flight] | Room | Saved | None  # what a call waits for; None: it is about to do more than look
 Steps = Generator[Need, None, Result]
@@ -543,32 +543,41 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
     def _changing(self, request: Request, attempt: Any) -> Steps[None]:
         """Attempt a change until nothing is missing and there is room."""
         deadline = None
-        while True:
-            freed = self._flusher.freed
-            status = attempt()
-            if status == DONE:
-                return
-            if status == MISSING:
-                yield from self._loading(request)
-            elif not request.has_first and len(request) > 1:
-                request.find_first()  # the others of a key take no room
-            else:
-                self._check_size(request.needed)
-                deadline = deadline or deadline_after(self._patience)
-                yield from self._waiting_for_room(request, freed, deadline)
+        try:
+            while True:
+                freed = self._flusher.freed
+                status = attempt()
+                if status == DONE:
+                    return
+                if status == MISSING:
+                    yield from self._loading(request)
+                elif not request.has_first and len(request) > 1:
+                    request.find_first()  # the others of a key take no room
+                else:
+                    self._check_size(request.needed)
+                    deadline = deadline or deadline_after(self._patience)
+                    yield from self._waiting_for_room(request, freed, deadline)
+        finally:
+            if request.ticket:
+                self._give_up_room(request)
 
     def _waiting_for_room(self, request: Request, freed: int, deadline: float | None) -> Steps[None]:
         """Until there may be room for a change, which had none when so many rows had been freed."""
-        again = None if request.lacking else time.monotonic() + _LOOK_AGAIN
-        if again is not None and self._flusher.is_this_thread():
-            self._let_go_of_room()
+        if not request.lacking and self._flusher.is_this_thread():
+            self._let_go_of_room()  # it cannot wait
             return
-        self._ask_for_room(request)
-        try:
-            yield Room(freed + max(request.lacking, 1), deadline, again)
-        except BaseException:  # nobody waits any more
-            self._give_up_room(request)
-            raise
+        again = None
+        left = self._ask_for_room(request)
+        if not request.lacking:
+            if left is None:
+                return  # nothing is in its way
+            again = time.monotonic() + max(left, _LOOK_AGAIN)
+        yield Room(freed + max(request.lacking, 1), deadline, again)
+
+    def _give_up_room(self, request: Request) -> None:
+        """There is no next attempt; those that were kept from writing may go on."""
+        if self._forget_room(request) and not self._forked:
+            self._flusher.tell_of_room()
 
     def _check_size(self, distinct: int) -> None:
         if distinct > self._slots:

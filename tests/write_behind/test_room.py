@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import BackpressureError, WriteBehindCache
+from slabcache import BackpressureError, RowsRejected, WriteBehindCache
 from slabcache._request import CREATE, Request
 from slabcache._write_behind import NO_ROOM
 from write_behind.faulty_store import FaultyStore
@@ -24,8 +24,12 @@ WRITERS, BATCHES = 3, 300  # they write until the store has had so many batches
 
 
 class Slow(FaultyStore):
+    refuses = False
+
     def _write(self, keys: np.ndarray) -> list[Any]:
         time.sleep(0.001)
+        if self.refuses and any(key % 20 == 3 for key in keys.tolist()):
+            raise RowsRejected("one row in twenty")
         return super()._write(keys)
 
 
@@ -65,10 +69,25 @@ LARGE_WRITES: dict[str, Callable[[WriteBehindCache], object]] = {
 def test_a_large_write_ends_beside_small_ones(
     large: str, small: Callable[[WriteBehindCache, int], None]
 ) -> None:
+    share_with_small(Slow(), LARGE_WRITES[large], small)
+
+
+def test_a_large_write_ends_beside_refused_rows() -> None:
     store = Slow()
+    store.refuses = True
+    keys = LARGE[LARGE % 20 != 3]
+    share_with_small(store, lambda cache: cache.put_many(keys, keys), writes_new)
+
+
+def share_with_small(
+    store: FaultyStore,
+    large: Callable[[WriteBehindCache], object],
+    small: Callable[[WriteBehindCache, int], None],
+) -> None:
     numbers = itertools.count()
     threads = []
-    with WriteBehindCache(64, store, max_pending=0, default=0, flush_interval=0, flush_rows=8) as cache:
+    options: dict[str, Any] = {"flush_interval": 0, "flush_rows": 8, "on_rejected": lambda *_: None}
+    with WriteBehindCache(64, store, max_pending=0, default=0, **options) as cache:
 
         def write() -> None:
             while cache.stats().flushes < BATCHES:
@@ -79,7 +98,7 @@ def test_a_large_write_ends_beside_small_ones(
             threads[-1].start()
         while cache.stats().flushes < 10:
             time.sleep(0.001)
-        LARGE_WRITES[large](cache)
+        large(cache)
         batches = cache.stats().flushes
         cache._flusher.counts.flushes = BATCHES  # enough
         for thread in threads:
@@ -142,6 +161,104 @@ def test_a_row_that_is_being_saved_is_not_kept_from_it() -> None:
         assert cache._attempt_put(1, 5)
     saving.join()
     assert store.rows == {1: 5, 2: 5}
+
+
+def fails(store: FaultyStore, large: asyncio.Task[Any]) -> None:
+    store.failure = OSError("away")
+    store.gate.set()
+
+
+def cancels(store: FaultyStore, large: asyncio.Task[Any]) -> None:
+    large.cancel()
+
+
+@pytest.mark.parametrize("ends", [fails, cancels])
+@pytest.mark.parametrize("name", ["aset", "aincrement", "apop"])
+def test_a_row_that_was_being_saved_waits_no_longer_than_room_is_kept(
+    name: str, ends: Callable[[FaultyStore, asyncio.Task[Any]], None]
+) -> None:
+    store = FaultyStore()
+    with held(store) as cache:
+        cache.put_many([1, 2, 3, 4], [1, 1, 1, 1])
+        saving = threading.Thread(target=cache.flush)
+        saving.start()
+        store.saving.wait()
+        small: dict[str, Callable[[], Any]] = {
+            "aset": lambda: cache.aset(2, 5),
+            "aincrement": lambda: cache.aincrement(2, by=4),
+            "apop": lambda: asyncio.to_thread(cache.pop, 2),
+        }
+
+        async def write() -> None:
+            large = asyncio.create_task(cache.aput_many([10, 11], [0, 0]))
+            while len(cache._flusher._waiters) < 2:
+                await asyncio.sleep(0)
+            hot = asyncio.create_task(small[name]())
+            while len(cache._flusher._waiters) < 3:
+                await asyncio.sleep(0)
+            ends(store, large)
+            await hot  # the store has taken nothing
+            assert not store.rows
+            store.failure = None
+            store.gate.set()
+            await asyncio.gather(large, return_exceptions=True)
+
+        asyncio.run(write())
+    saving.join()
+    assert store.rows.get(2) == (None if name == "apop" else 5)
+
+
+def test_rows_that_fail_leave_too_little_room() -> None:
+    """No room is kept for a write that cannot have it."""
+    store = FaultyStore()
+    store.refused, store.refusal = {1, 2}, OSError("these rows")
+    with WriteBehindCache(4, store, max_pending=0, flush_interval=0) as cache:
+        cache.put_many([1, 2], [1, 2])
+        cache[3] = 3
+        while cache.stats().failing < 2 or cache.stats().dirty > 2:
+            time.sleep(0.001)
+        request = ask(cache, 3)
+        assert cache._attempt_put(4, 4)
+        while cache.stats().dirty > 2:
+            time.sleep(0.001)
+        cache._give_up_room(request)
+        store.refused = set()
+
+
+def test_a_load_that_fails_after_the_wait() -> None:
+    store = FaultyStore(rows={1: 1, 2: 2})
+    with WriteBehindCache(4, store, max_pending=0) as cache:
+        cache.put_many([5, 6, 7], [0, 0, 0])
+        steps = cache._incrementing([1, 2], None, 1)
+        assert next(steps) is None
+        cache._loader.wait(next(steps))
+        assert next(steps).freed == 1  # it waits for room
+        cache.invalidate_many([1, 2])
+        store.failing_loads = OSError("no")
+        cache.delete_many([5])
+        assert not cache._attempt_put(8, 8)
+        assert next(steps) is None
+        cache._loader.wait(next(steps))
+        with pytest.raises(OSError, match="no"):
+            next(steps)
+        assert cache._attempt_put(8, 8)
+
+
+def test_a_store_that_writes_while_it_saves() -> None:
+    """In the thread that writes behind, which cannot wait, and a row of the batch."""
+
+    class Writing(FaultyStore):
+        def save_many(self, keys: np.ndarray, values: np.ndarray) -> None:
+            if not self.saves:
+                ask(cache, 4)
+                cache[2] = 5
+            super().save_many(keys, values)
+
+    store = Writing()
+    with WriteBehindCache(4, store, max_pending=0) as cache:
+        cache.put_many([1, 2], [1, 2])
+        cache.flush()
+    assert store.rows == {1: 1, 2: 5}
 
 
 def test_popitem_waits_as_well() -> None:
