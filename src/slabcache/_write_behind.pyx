@@ -406,7 +406,7 @@ cdef class WriteBehindCore(DrainCore):
     # ---- room ------------------------------------------------------------------------------------------
 
     def _ask_for_room(self, Request request not None):
-        """Have what a change needs kept for it, unless a change that has waited longer needs room. For how many
+        """Have what a change needs kept for it, unless one that has waited longer needs room. For how many
         seconds room is kept for another, as it is now; None where it is not."""
         cdef uint64_t until = 0
         self.usable()
