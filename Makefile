@@ -7,7 +7,7 @@
 # make demo TRACE=keys.npz    replays a trace of yours: an .npz file with an array `keys` of integers
 # make test PYTHON=python3.13 VENV=.venv-3.13    another interpreter, in an environment of its own
 # make bench | bench-docs | bench-bars | bench-quick | bench-native: other caches and the bars, CONTRIBUTING.md
-# make bench-instructions: what the hot paths execute, counted by callgrind, CONTRIBUTING.md
+# make bench-instructions | bench-against REV=commit: what the hot paths execute, counted by callgrind, CONTRIBUTING.md
 # make faults: what becomes of acknowledged writes when something breaks, CONTRIBUTING.md
 # make test-cassandra: CassandraStore on a real server, which Maven fetches, CONTRIBUTING.md
 # make fuzz: random calls against models, CONTRIBUTING.md
@@ -22,7 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer
 SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native bench-instructions faults
+.PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native bench-instructions
+.PHONY: bench-against faults
 .PHONY: test-debug test-release test-read-states
 .PHONY: cassandra cassandra-stop test-cassandra
 .PHONY: fuzz lint types coverage sanitize tsan test-parallel package clean
@@ -86,6 +87,10 @@ bench-quick: $(VENV)/.release $(VENV)/.bench
 # Instructions of the hot paths, by callgrind: the same in each run, so they tell what times cannot.
 bench-instructions: $(VENV)/.release $(VENV)/.bench
 	$(BIN)/python -m bench.instructions $(BENCH_ARGS)
+
+# This tree beside another commit of it: instructions and times of the hot paths. REV=main~3
+bench-against: $(VENV)/.release $(VENV)/.bench
+	$(BIN)/python -m bench.against $(REV)
 
 # slabcache beside caches of Go and Rust, where their toolchains are.
 bench-native: $(VENV)/.release $(VENV)/.bench
