@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import (
+from slabcache import SlabCache, SumOverflowError
+from support.model import (
     AbsentError,
     ModelCache,
     WrapsError,
@@ -24,8 +25,7 @@ from model import (
     to_array,
     zero,
 )
-from slabcache import SlabCache, SumOverflowError
-from strategies import (
+from support.strategies import (
     KEY_DTYPES,
     VALUE_DTYPES,
     field_columns,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import ModelCache, canon_items
 from slabcache import SlabCache
+from support.model import ModelCache, canon_items
 
 PAIR = np.dtype([("user", "u8"), ("channel", "u8")])
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import ModelCache, canon, canon_items
 from slabcache import SlabCache
-from strategies import key_dtypes, keys_of, value_dtypes, values_of
+from support.model import ModelCache, canon, canon_items
+from support.strategies import key_dtypes, keys_of, value_dtypes, values_of
 
 WAYS: dict[str, Callable[[SlabCache], SlabCache]] = {
     "method": lambda cache: cache.copy(),

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import canon_items
 from slabcache import Record, SlabCache
+from support.model import canon_items
 
 KEY = np.dtype([("a", "u4"), ("b", "i2")])
 VALUE = np.dtype([("n", "u1"), ("x", "f4"), ("flag", "?"), ("text", "S3"), ("raw", "V2")])

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import canon_rows
 from slabcache import SlabCache
+from support.model import canon_rows
 
 
 class Recorder:

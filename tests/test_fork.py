@@ -6,7 +6,7 @@ That is a guard against waiting for ever, not a limit on how long the work may t
 
 from __future__ import annotations
 
-from scripts import run
+from support.scripts import run
 
 PREAMBLE = """
     import os, signal, sys, threading, warnings

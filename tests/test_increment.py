@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import WrapsError, add, canon
 from slabcache import SlabCache
-from strategies import integers_of
+from support.model import WrapsError, add, canon
+from support.strategies import integers_of
 
 NATIVE = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
 INTEGERS = [*NATIVE, ">i2", ">i4", ">i8", ">u2", ">u4", ">u8"]

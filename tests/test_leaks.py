@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts import run
+from support.scripts import run
 
 CALLS = """
     import copy, gc, pickle, sys

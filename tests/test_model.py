@@ -15,9 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from model import AbsentError, ModelCache, WrapsError, canon, canon_items, canon_rows, to_array
 from slabcache import SlabCache
-from strategies import (
+from support.model import AbsentError, ModelCache, WrapsError, canon, canon_items, canon_rows, to_array
+from support.strategies import (
     key_dtypes,
     key_layouts,
     keys_of,

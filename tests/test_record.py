@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import canon
 from slabcache import Record, SlabCache
-from strategies import VALUE_DTYPES, values_of
+from support.model import canon
+from support.strategies import VALUE_DTYPES, values_of
 
 STATE = [("last_message_id", "u8"), ("mention_count", "u4"), ("ratio", "f8")]
 STRUCTURED = sorted(name for name in VALUE_DTYPES if np.dtype(VALUE_DTYPES[name]).names)

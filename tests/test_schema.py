@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import slabcache._record as codec
-from scripts import run
 from slabcache import SlabCache
 from slabcache._record import Schema
+from support.scripts import run
 
 RECORD = [("a", "u1"), ("s", "S3"), ("t", "M8[s]"), ("g", "f4", (2,))]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts import run
 from slabcache import SlabCache
+from support.scripts import run
 
 STATE = [("n", "u4"), ("twice", "u8"), ("raw", "V9")]
 LARGE = 30_000  # rows: enough for any build to run the batch without the GIL

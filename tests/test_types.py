@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import canon, canon_items
 from slabcache import Record, SlabCache
-from strategies import KEY_DTYPES, VALUE_DTYPES
+from support.model import canon, canon_items
+from support.strategies import KEY_DTYPES, VALUE_DTYPES
 
 DAY = datetime.date(2024, 2, 29)
 NOON = datetime.datetime(2024, 2, 29, 12, 0, 0, 250_000)

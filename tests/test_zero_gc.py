@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts import command, run
 from slabcache import SlabCache
+from support.scripts import command, run
 
 PAIR = [("user", "u8"), ("channel", "u8")]
 STATE = [("last", "u8"), ("count", "u4"), ("pin", "u8")]

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from cassandra.cluster import Cluster
 
-from cassandra_node import KEYSPACE, MakeStore, Node
 from read_states.fleet.gateway import NO_NGINX, find_nginx
 from slabcache.stores import CassandraStore
+from support.cassandra_node import KEYSPACE, MakeStore, Node
 
 READ_STATES = "slabcache_read_states"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cassandra_node import KEYSPACE, MakeStore, Node
+from support.cassandra_node import KEYSPACE, MakeStore, Node
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "store.md"
 

@@ -8,9 +8,9 @@ import threading
 import numpy as np
 import pytest
 
-from cassandra_node import KEYSPACE, TEMPORARY, MakeStore, Node, patiently
-from scripts import run
 from slabcache.errors import RowsRejected
+from support.cassandra_node import KEYSPACE, TEMPORARY, MakeStore, Node, patiently
+from support.scripts import run
 
 PAIR = [("a", "u8"), ("b", "u8")]
 FOR_GOOD = (RowsRejected, ValueError, TypeError, OverflowError)  # what would make a cache give rows up

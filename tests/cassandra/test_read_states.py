@@ -8,10 +8,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cassandra_node import Node
 from read_states.rows import open_store
-from read_states_service import check_round_trip, get, post, running, state
 from slabcache import stores
+from support.cassandra_node import Node
+from support.read_states_service import check_round_trip, get, post, running, state
 
 
 def test_every_operation_and_a_restart(url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from read_states_fleet import live_through_changes
+from support.read_states_fleet import live_through_changes
 
 
 def test_nothing_is_lost_or_stale_while_instances_come_and_go(tmp_path: Path, url: str) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cassandra_node import MakeStore
-from model import canon, canon_rows, to_array
 from slabcache.stores import CassandraStore
-from strategies import KEY_DTYPES, VALUE_DTYPES, keys_of, values_of
+from support.cassandra_node import MakeStore
+from support.model import canon, canon_rows, to_array
+from support.strategies import KEY_DTYPES, VALUE_DTYPES, keys_of, values_of
 
 # Every dtype of keys and every one of values, in as many tables as there are of the more numerous.
 PAIRS = list(

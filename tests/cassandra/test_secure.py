@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from cassandra.cluster import NoHostAvailable
 
-from cassandra_node import KEYSPACE, Node, patiently
 from slabcache.stores import CassandraStore
+from support.cassandra_node import KEYSPACE, Node, patiently
 
 
 @pytest.fixture(scope="module")

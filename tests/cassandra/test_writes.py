@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from cassandra import InvalidRequest
 
-from cassandra_node import KEYSPACE, TEMPORARY, MakeStore, execute
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.stores import CassandraStore
+from support.cassandra_node import KEYSPACE, TEMPORARY, MakeStore, execute
 
 PAIR = [("a", "u8"), ("b", "u8")]
 

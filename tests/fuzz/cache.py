@@ -25,8 +25,8 @@ import numpy as np
 from fuzz.calls import DEPTH, Case, Op, draw_case
 from fuzz.codec import Clearing, Codec, Integer, Items, Keyed, Real, RowModel, lay_out
 from fuzz.hostile import RaisedError, bad_batch, bad_item
-from model import AbsentError, WrapsError, canon, canon_items
 from slabcache import SlabCache, SumOverflowError
+from support.model import AbsentError, WrapsError, canon, canon_items
 
 # ---- running -------------------------------------------------------------------------------------------
 

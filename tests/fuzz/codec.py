@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-import strategies
-from model import AbsentError, ModelCache, WrapsError, add, canon, integer_limits
 from slabcache import SlabCache
+from support import strategies
+from support.model import AbsentError, ModelCache, WrapsError, add, canon, integer_limits
 
 Hook = Callable[[], None]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fuzz.codec import Codec
 from slabcache import RowsRejected
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 
 class InjectedError(Exception):

@@ -10,7 +10,7 @@ import pytest
 from fuzz import behind, cache, crowd
 from fuzz.__main__ import fuzz
 from fuzz.faults import InjectingStore
-from model import ModelCache
+from support.model import ModelCache
 
 SOME = 300  # cases; each of these mistakes shows in the first few
 

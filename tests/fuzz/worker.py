@@ -13,7 +13,7 @@ import numpy as np
 
 from fuzz.codec import Codec
 from fuzz.faults import WAYS, Faults
-from model import canon
+from support.model import canon
 
 if TYPE_CHECKING:
     from fuzz.behind import Run

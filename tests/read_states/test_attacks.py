@@ -22,7 +22,7 @@ from read_states import limits
 from read_states.app import Operations, Service, make_app
 from read_states.bodies import ReadState
 from read_states.limits import FIELDS_MAX, HEAD_MAX, PIPELINED_MAX, LimitedServer, Requests, Session
-from read_states_service import Instance, get, post, running, started, state
+from support.read_states_service import Instance, get, post, running, started, state
 
 MIB = 2**20
 ROOM = 32.0  # MiB that the service may take in addition; without limits each attack takes more

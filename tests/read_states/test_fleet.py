@@ -29,9 +29,9 @@ from read_states.fleet.member import Change, Member, Rings
 from read_states.fleet.ring import Ring, crc32_of_digits
 from read_states.rows import KEY, VALUE
 from read_states.states import SlabStates
-from read_states_fleet import ask, live_through_changes
-from read_states_service import ENVIRONMENT, get, post, state
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
+from support.read_states_fleet import ask, live_through_changes
+from support.read_states_service import ENVIRONMENT, get, post, state
 
 
 @pytest.fixture

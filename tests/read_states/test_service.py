@@ -22,8 +22,17 @@ import uvicorn
 from read_states import app
 from read_states.app import FailureError, Operations, Service, UnavailableError, make_app
 from read_states.bodies import ReadState
-from read_states_service import ENVIRONMENT, Instance, check_round_trip, get, post, running, started, state
 from slabcache import RowsRejected
+from support.read_states_service import (
+    ENVIRONMENT,
+    Instance,
+    check_round_trip,
+    get,
+    post,
+    running,
+    started,
+    state,
+)
 
 LARGEST = 2**63 - 1
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts import run
 from slabcache.stores.cassandra_table import ColumnFound, Table, check_name, keyspace_cql, type_of
 from slabcache.stores.columns import columns_of
 from slabcache.stores.timestamps import Timestamps
-from strategies import VALUE_DTYPES
+from support.scripts import run
+from support.strategies import VALUE_DTYPES
 
 STATES = Table(
     "app", "states", *columns_of([("user", "u8"), ("channel", "u8")], [("seen", "u8"), ("n", "u4")])

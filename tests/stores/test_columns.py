@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import canon_rows, to_array
 from slabcache.schema import Role, describe
 from slabcache.stores.columns import Column, as_bytes, as_text, columns_of, quote
-from strategies import KEY_DTYPES, VALUE_DTYPES, rows_of, strided, unaligned
+from support.model import canon_rows, to_array
+from support.strategies import KEY_DTYPES, VALUE_DTYPES, rows_of, strided, unaligned
 
 # What a driver may be given for each kind of column: exactly these types, no subclass.
 DRIVER_TYPES = {

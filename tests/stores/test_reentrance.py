@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts import run
+from support.scripts import run
 
 AT_EACH_STEP = """
     import contextlib, faulthandler, gc, os, sqlite3, sys, tempfile, threading

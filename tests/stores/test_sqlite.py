@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import canon, canon_rows, to_array, zero
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.stores import SQLiteStore, Store
-from strategies import key_dtypes, keys_of, value_dtypes, values_of
+from support.model import canon, canon_rows, to_array, zero
+from support.strategies import key_dtypes, keys_of, value_dtypes, values_of
 
 KEY = [("user_id", "u8"), ("channel_id", "u8")]
 VALUE = [("last_message_id", "u8"), ("mention_count", "u4"), ("last_pin_ts", "u8")]

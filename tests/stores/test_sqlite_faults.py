@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import command, run
 from slabcache.stores import SQLiteStore
+from support.scripts import command, run
 
 
 def open_store(path: Path, busy_timeout: float = 0.05) -> SQLiteStore:

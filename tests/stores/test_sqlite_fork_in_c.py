@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from scripts import run
+from support.scripts import run
 
 FORK = """
     import ctypes, faulthandler, gc, os, signal, sqlite3, sys, tempfile, threading, traceback

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import command, run
 from slabcache.stores import SQLiteStore
+from support.scripts import command, run
 
 
 def open_store(path: Path) -> SQLiteStore:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import canon_rows
 from slabcache import RowsRejected
 from slabcache.stores import SQLiteStore
 from slabcache.stores.sqlite_table import Table, TableDiffersError
-from strategies import VALUE_DTYPES
+from support.model import canon_rows
+from support.strategies import VALUE_DTYPES
 
 
 @pytest.fixture

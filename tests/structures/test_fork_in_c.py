@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts import run
+from support.scripts import run
 
 PREAMBLE = """
     import ctypes, gc, os, signal, sys, sysconfig, threading, time, traceback, warnings

@@ -20,7 +20,7 @@ import pytest
 from slabcache._structures import without_memory
 
 from slabcache import WriteBehindCache
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 UPSTREAM = ("StringDType is not currently supported", "can't allocate lock")  # what others make of it
 BIG = 2**40  # no int that is always there

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from slabcache import BackpressureError, ClosedError
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 
 def test_calls_for_asyncio() -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from slabcache import ClosedError
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 
 def test_close_says_how_many_rows_are_unsaved_and_goes_on_trying() -> None:
@@ -82,7 +82,7 @@ def test_a_write_is_not_lost_with_the_last_reference() -> None:
 SCRIPT = """
 import os, sys
 sys.path.insert(0, {tests!r})
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 from slabcache import WriteBehindCache
 class Printing(FaultyStore):
     def save_many(self, keys, values):

@@ -17,7 +17,7 @@ import pytest
 
 from slabcache import RowsRejected, WriteBehindCache, flusher
 from slabcache.stores import SQLiteStore
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 ERRORS = [
     RuntimeError("one row"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slabcache import WriteBehindCache
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 RECORD = [("n", "u4"), ("name", "S4"), ("at", "M8[s]"), ("pair", "i2", (2,))]
 AT = np.datetime64(1, "s")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from slabcache import WriteBehindCache
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 
 def patiently(call: Callable[[], Any]) -> Any:

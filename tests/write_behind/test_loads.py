@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slabcache import ClosedError, WriteBehindCache
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 
 def test_the_missing_keys_of_a_batch_are_loaded_at_once() -> None:

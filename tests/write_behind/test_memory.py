@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts import run
+from support.scripts import run
 
 ENTRIES = 1_000_000
 UNSAVED = ENTRIES * 3 // 100

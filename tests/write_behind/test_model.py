@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from slabcache import BackpressureError, WriteBehindCache
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 KEYS = st.integers(0, 15)
 BATCHES = st.lists(KEYS, max_size=12)

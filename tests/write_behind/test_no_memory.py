@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from scripts import run
+from support.scripts import run
 
 SCRIPT = """
     import random

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from slabcache import ClosedError, WriteBehindCache, flusher
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 
 class Table(FaultyStore):

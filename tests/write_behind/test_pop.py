@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slabcache import WriteBehindCache
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 RECORD = [("n", "u4"), ("at", "M8[s]")]
 

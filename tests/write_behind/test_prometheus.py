@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from slabcache import SlabCache, WriteBehindCache
 from slabcache.prometheus import CacheCollector
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 
 def test_figures_of_both_kinds_of_cache() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from slabcache import WriteBehindCache, flusher, loader, waiting, workers, write_behind
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 MODULES = (loader, flusher, waiting, workers, write_behind)
 NAMES = {module.__name__ for module in MODULES}

@@ -12,7 +12,7 @@ import pytest
 
 from slabcache import RowsRejected, WriteBehindCache
 from slabcache.loader import CALLS_MAX
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 KEYS = 20
 

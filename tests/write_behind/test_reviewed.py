@@ -17,7 +17,7 @@ import pytest
 
 from slabcache import WriteBehindCache
 from slabcache.stores import SQLiteStore
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 
 def test_a_cache_that_somebody_has_come_by_again_is_written_on() -> None:

@@ -17,7 +17,7 @@ import pytest
 from slabcache import BackpressureError, RowsRejected, WriteBehindCache
 from slabcache._request import CREATE, Request
 from slabcache._write_behind import NO_ROOM
-from write_behind.faulty_store import FaultyStore
+from support.faulty_store import FaultyStore
 
 LARGE = np.arange(100, 160)
 WRITERS, BATCHES = 3, 300  # they write until the store has had so many batches

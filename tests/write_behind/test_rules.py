@@ -24,7 +24,7 @@ from slabcache import (
     SumOverflowError,
     WriteBehindCache,
 )
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 STATES = {
     "key": [("user", "u8"), ("channel", "u8")],

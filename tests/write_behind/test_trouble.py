@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from slabcache import ClosedError, flusher, waiting
-from write_behind.faulty_store import FaultyStore, make
+from support.faulty_store import FaultyStore, make
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from cassandra import DriverException
 from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionException
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 KEYSPACE = "slabcache_tests"
 
 # What the driver raises. None of them makes a cache give rows up.

@@ -14,7 +14,7 @@ import aiohttp
 from read_states.fleet.machine import Fleet, free_port
 from read_states.fleet.ring import Ring
 from read_states.rows import keys_of, open_store
-from read_states_service import state
+from support.read_states_service import state
 
 CHANNELS = 4  # of each user
 MENTIONED_IN = 1000  # the channel of the first mentioner; the next one is that of the next

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 import aiohttp
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 # the environment of a process that runs the example
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{os.environ.get('PYTHONPATH', '')}"}
 ZEROS = {"last_message_id": 0, "mention_count": 0, "last_pin_ts": 0}

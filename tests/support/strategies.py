@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from model import integer_limits, to_array
+from support.model import integer_limits, to_array
 
 PADDED_KEY = {
     "names": ["a", "b"],
