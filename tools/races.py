@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from slabcache import SlabCache
-from slabcache._drain import Batch
+from slabcache._drain import IDLE, Batch
 from slabcache._request import CREATE, Request
-from slabcache._write_behind import WriteBehindCore
+from slabcache._write_behind import MISSING, WriteBehindCore
 
 THREADS = 4
 KEYS = 600
@@ -86,7 +86,7 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
         if not SAVING.acquire(blocking=False):
             return
         try:
-            core._sleep(2)
+            core._sleep(IDLE)
             batch = Batch(core, 100)
             core._drain(batch, 2**63)
             slots, since, *_ = batch.columns()
@@ -103,7 +103,7 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
 
     def change() -> None:
         request = Request(core, keys, CREATE)
-        if core._delete(request) == 1:
+        if core._delete(request) == MISSING:
             rows, _, since = core._missing(request)
             request.supply(rows, np.zeros(len(rows), VALUE), np.ones(len(rows), bool), since, True)
             core._delete(request)

@@ -13,6 +13,9 @@ _Bools = npt.NDArray[np.bool_]
 _Numbers = npt.NDArray[np.uint64]
 _Slots = npt.NDArray[np.uint32]
 
+UNTIL_DUE: int
+IDLE: int
+
 @final
 class Batch:
     def __new__(cls, cache: DrainCore, limit: int) -> Self: ...

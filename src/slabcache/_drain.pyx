@@ -24,13 +24,21 @@ from slabcache._record cimport Schema
 from slabcache._ring cimport ring_oldest
 from slabcache._room cimport room_expire, room_let_go
 from slabcache._slab cimport rows_t
-from slabcache._unsaved cimport behind_attach, unsaved_pool_size, unsaved_size
+from slabcache._unsaved cimport (
+    SLEEP_IDLE,
+    SLEEP_UNTIL_DUE,
+    behind_attach,
+    unsaved_pool_size,
+    unsaved_size,
+)
 
 import numpy as np
 
 from slabcache.errors import ClosedError
 
 cnp.import_array()
+
+UNTIL_DUE, IDLE = SLEEP_UNTIL_DUE, SLEEP_IDLE       # what the flusher waits for
 
 
 @cython.final

@@ -53,6 +53,7 @@ from slabcache._slab cimport slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._through cimport (
     STATUS_DONE,
+    STATUS_FULL,
     STATUS_MISSING,
     STATUS_OTHER,
     only_t,
@@ -80,7 +81,7 @@ from slabcache.rows import from_rows
 
 cnp.import_array()
 
-DONE, MISSING, FULL, OTHER = 0, 1, 2, 3     # a status
+DONE, MISSING, FULL, OTHER = STATUS_DONE, STATUS_MISSING, STATUS_FULL, STATUS_OTHER     # of a change
 ABSENT = object()               # a key that is neither in memory nor in the store
 UNKNOWN = object()              # only the store knows
 NO_ROOM = object()              # a write has to wait

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from slabcache._drain import Batch
+from slabcache._drain import IDLE, UNTIL_DUE, Batch
 from slabcache.division import Outcome, divide
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.rows import from_rows
@@ -44,7 +44,6 @@ OnRejected = Callable[[Array, Array, BaseException], object]
 FIRST_DELAY, LONGEST_DELAY = 0.05, 5.0  # seconds between attempts, of a batch or of a row that fails
 COLLECT_AGAIN, COLLECTIONS = 0.1, 5  # seconds, and how often within them
 EARLY = 16  # a row goes with others up to the 16th part of the interval before it is due
-SLEEP_UNTIL_DUE, SLEEP_IDLE = 1, 2  # as in _unsaved.pxd
 
 
 class Rows(NamedTuple):
@@ -450,7 +449,7 @@ class Flusher:
         """Seconds until something is due, None while nothing is unsaved. The cache is told, and looked at
         once more after that: what came in before rings no bell."""
         idle = cache._unsaved()[0] == 0
-        unsaved, pends, since = cache._sleep(SLEEP_IDLE if idle else SLEEP_UNTIL_DUE)
+        unsaved, pends, since = cache._sleep(IDLE if idle else UNTIL_DUE)
         if unsaved == 0:
             # A write in between has rung before or will ring again.
             return None if idle and cache._unsaved()[0] == 0 else 0
