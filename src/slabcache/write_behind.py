@@ -165,6 +165,10 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         for name in ("key_dtype", "value_dtype", "load_many", "save_many", "delete_many", "close"):
             if not hasattr(store, name):
                 raise TypeError(f"store: {type(store).__name__} has no {name}; see slabcache.stores.Store")
+        if getattr(store, "closed", False):
+            raise ClosedError(
+                f"store: this {type(store).__name__} is closed, as a cache closes its store; make a new one"
+            )
         if on_rejected is not None and not callable(on_rejected):
             raise TypeError(f"on_rejected must be callable, not {type(on_rejected).__name__}")
         interval = seconds("flush_interval", flush_interval)

@@ -9,11 +9,13 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slabcache import ClosedError, WriteBehindCache, flusher
+from slabcache.stores import SQLiteStore
 from support.faulty_store import FaultyStore, make
 
 
@@ -150,6 +152,17 @@ def test_a_store_that_was_closed_before_ends_flush_and_close(unsaved: int) -> No
     assert cache.closed
     cache.close()
     assert all(each.store is not store for each in flusher.open_flushers())
+
+
+def test_a_store_that_is_closed_gets_no_cache(tmp_path: Path) -> None:
+    """What it acknowledges would never be stored."""
+    store = SQLiteStore(tmp_path / "rows.db", table="rows", key="u8", value="u8")
+    with WriteBehindCache(10, store) as cache:
+        assert not store.closed
+        cache[1] = 1
+    assert store.closed
+    with pytest.raises(ClosedError, match="SQLiteStore is closed.*make a new one"):
+        WriteBehindCache(10, store)
 
 
 def test_who_waits_is_told_that_the_store_was_closed() -> None:

@@ -27,7 +27,10 @@ class Store(Protocol):
     Calls may come from a finalizer or a signal handler in the middle of another call of the same thread, or
     from a thread that such a one waits for. So hold no lock of Python's while Python code runs.
 
-    Two attributes are optional:
+    Three attributes are optional:
+
+    closed
+        Whether `close()` has been called: then no cache is made on the store.
 
     identity
         Something hashable that two stores have in common if they keep the same rows: the same table of the

@@ -284,6 +284,11 @@ class CassandraStore(TableStore):
         this one."""
         self._shared.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called."""
+        return self._shared.here().is_closed()
+
     # ---- requests -----------------------------------------------------------------------------------
 
     def _open(self, call: Call) -> Opened:

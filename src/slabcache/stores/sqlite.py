@@ -210,6 +210,11 @@ class SQLiteStore(TableStore):
         this one."""
         self._connections.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called."""
+        return self._connections.closed
+
     def _table_name(self) -> str:
         return f"table {self._table.name!r}"
 

@@ -110,6 +110,10 @@ class Connections:
             finally:
                 process.end_turn(_WRITING, call)
 
+    @property
+    def closed(self) -> bool:
+        return self._here().is_closed()
+
     def close(self) -> None:
         """Close all connections, when the calls under way have ended. More calls raise `ClosedError`."""
         process = self._here()
