@@ -191,11 +191,10 @@ cdef class WriteBehindCore(DrainCore):
             done = not counted and not moves
             if not done:
                 lock_acquire(&self.lock)
-                done = version == self.slab.header.version
-                if done:
-                    behind_read(
-                        &self.behind, table_find(&self.slab.table, row.hash, key), &row, counted, moves
-                    )
+                # The flusher frees pending slots and tombstones that are saved: no change of the cache.
+                done = version == self.slab.header.version and OUTCOME_FOUND == behind_read(
+                    &self.behind, table_find(&self.slab.table, row.hash, key), &row, counted, moves
+                )
                 release(self)
         if self.behind.unsaved.bell:
             self.ring_bell()

@@ -409,6 +409,39 @@ def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception]
 # ---- threads, processes, the end -------------------------------------------------------------------------
 
 
+class Zeros(FaultyStore):
+    """It has all rows, and keeps none."""
+
+    def load_many(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(len(keys), self.value_dtype), np.ones(len(keys), bool)
+
+    def save_many(self, keys: np.ndarray, values: np.ndarray) -> None:
+        return
+
+
+@pytest.mark.parametrize("number", range(10))  # as it shows itself now and then, and without a GIL alone
+def test_each_look_up_is_counted_once(number: int) -> None:
+    """Also of a row that the flusher frees in the midst of it, as it is evicted and saved."""
+    options: dict[str, Any] = {"capacity": 1, "max_pending": 1, "flush_interval": 0, "flush_rows": 1}
+    _, cache = make(Zeros("u8", ("u1", 4000)), **options)
+    value, rounds = np.zeros(4000, "u1"), 1000
+
+    def look_up(_: int) -> None:
+        for key in range(rounds):
+            cache.get(key % 3)
+
+    def write() -> None:
+        for key in range(rounds):
+            cache[key % 3] = value
+
+    with ThreadPoolExecutor(4) as pool:
+        writing = pool.submit(write)
+        list(pool.map(look_up, range(2)))
+        writing.result()
+    assert cache.stats().hits + cache.stats().misses == 2 * rounds
+    cache.close()
+
+
 def test_many_threads_lose_nothing() -> None:
     """Eviction, load, write, deletion and flush of the same keys meet all the time."""
     threads, keys, rounds = 8, 12, 400
