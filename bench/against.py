@@ -40,10 +40,11 @@ def main() -> int:
 
 def build(revision: str | None) -> Path:
     """Where a build is; None is the tree as it is."""
-    folder = FOLDER / "tree"
+    tag = sys.implementation.cache_tag + sys.abiflags
+    folder = FOLDER / f"tree-{tag}"
     if revision is not None:
         commit = run("git", "rev-parse", "--verify", f"{revision}^{{commit}}").strip()
-        folder = FOLDER / commit
+        folder = FOLDER / f"{commit}-{tag}"
         if (folder / "site").exists():
             return folder / "site"
         source = folder / "source"
@@ -56,6 +57,7 @@ def build(revision: str | None) -> Path:
     print(f"bench: building {revision or 'the tree'}", file=sys.stderr, flush=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
     site = folder / "site"
+    shutil.rmtree(f"{site}.part", ignore_errors=True)
     run(*pip, "--no-build-isolation", "--no-deps", "--target", f"{site}.part", f"{source}")
     Path(f"{site}.part").rename(site)
     return site
@@ -74,6 +76,7 @@ def compare_instructions(before: Path, after: Path) -> int:
         print("bench: no instructions, as valgrind is not installed", file=sys.stderr)
         return 0
     figures = FOLDER / "instructions.json"
+    figures.unlink(missing_ok=True)
     print("instructions             after     before", flush=True)
     for site, arguments in ((before, ["--json", figures]), (after, ["--against", figures])):
         done = subprocess.run(
@@ -82,6 +85,8 @@ def compare_instructions(before: Path, after: Path) -> int:
             env={**os.environ, "PYTHONPATH": str(site)},
             stdout=subprocess.DEVNULL if site == before else None,
         )
+        if site == before and done.returncode:
+            raise SystemExit("bench: that commit cannot do what is counted")
     return done.returncode
 
 

@@ -35,6 +35,10 @@ class Flusher:
 
     _held: Any = None
 
+    @staticmethod
+    def tell_of_room() -> None:
+        pass
+
     class _bells:  # noqa: N801
         @staticmethod
         def put(item: object) -> None:
@@ -114,7 +118,7 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
         if core._put(keys, values, request, False) is None:
             core._ask_for_room(request)
             if chance.random() < 0.5 or core._put(keys, values, request, False) is None:
-                core._forget_room(request)
+                core._give_up_room(request)
 
     return [
         lambda: core._attempt(key, True, True),

@@ -22,7 +22,7 @@ from slabcache._lock cimport lock_acquire, lock_release
 from slabcache._marks cimport MARKED_SLOTS_MAX, mark_number_t
 from slabcache._record cimport Schema
 from slabcache._ring cimport ring_oldest
-from slabcache._room cimport room_expire, room_let_go
+from slabcache._room cimport room_expire
 from slabcache._slab cimport rows_t
 from slabcache._unsaved cimport (
     SLEEP_IDLE,
@@ -216,13 +216,6 @@ cdef class DrainCore(SlabBase):
         keeps = self.behind.unsaved.kept != 0
         lock_release(&self.lock)
         return keeps
-
-    def _let_go_of_room(self):
-        """For one who may not wait: what is kept for others is there for all."""
-        self.ready()
-        lock_acquire(&self.lock)
-        room_let_go(&self.behind)
-        lock_release(&self.lock)
 
     def _sleep(self, uint64_t sleep):
         """The flusher is about to wait for what `sleep` says. `(unsaved, pends, since)`: how many rows are

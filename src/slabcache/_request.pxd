@@ -26,7 +26,7 @@ cdef class Request:
     cdef int purpose
     cdef int loads                      # how often rows were missing
     cdef room_t room                    # what the last attempt of a change has found
-    cdef readonly uint64_t ticket             # of a change that has waited for room; 0 before
+    cdef uint64_t ticket                # of a change that has waited for room; 0 before
     cdef readonly bint counted, moves   # of a read
     cdef readonly bint created          # the row was written by the call
     cdef readonly size_t done           # rows that have run, of a call that stops half-way

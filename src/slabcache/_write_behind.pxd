@@ -14,3 +14,4 @@ cdef class WriteBehindCore(DrainCore):
     cdef bint attempt_put(self, object key, object value) except -1
     cdef object attempt_increment(self, object key, object field, object by)
     cdef int ring_bell(self) except -1
+    cdef int tell_of_room(self) except -1

@@ -48,7 +48,15 @@ from slabcache._lru cimport lru_least_recent
 from slabcache._native cimport native_copy, native_equal, native_now
 from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
 from slabcache._request cimport PURPOSE_READ, Request
-from slabcache._room cimport room_ask, room_for_one, room_give_up, room_is_denied, room_t
+from slabcache._room cimport (
+    room_ask,
+    room_expire,
+    room_for_one,
+    room_give_up,
+    room_is_denied,
+    room_let_go,
+    room_t,
+)
 from slabcache._slab cimport slab_hash, slab_key, slab_value
 from slabcache._table cimport table_find
 from slabcache._through cimport (
@@ -417,15 +425,35 @@ cdef class WriteBehindCore(DrainCore):
         lock_release(&self.lock)
         return None if until == 0 else max(<int64_t>(until - <uint64_t>native_now()), 0) / 1e9
 
-    def _forget_room(self, Request request not None):
-        """No more room is kept for a change; whether any was."""
-        cdef bint was_kept
+    def _give_up_room(self, Request request not None):
+        """There is no next attempt of a change."""
+        cdef bint is_kept
+        if not request.ticket:
+            return
         self.ready()
         lock_acquire(&self.lock)
-        was_kept = request.ticket and request.ticket == self.behind.unsaved.keeper
         room_give_up(&self.behind, request.ticket)
+        room_expire(&self.behind)
+        is_kept = self.behind.unsaved.kept != 0
         lock_release(&self.lock)
-        return was_kept
+        if not is_kept:
+            self.tell_of_room()
+
+    def _let_go_of_room(self):
+        """For one who may not wait: what is kept for others is there for all."""
+        self.ready()
+        lock_acquire(&self.lock)
+        room_let_go(&self.behind)
+        lock_release(&self.lock)
+        self.tell_of_room()
+
+    cdef int tell_of_room(self) except -1:
+        """No room is kept any more. The change may have been made: a lack of memory is no error of it."""
+        if not self.lock.forked:
+            try:
+                self._flusher.tell_of_room()
+            except MemoryError:         # those who wait look by themselves after a while
+                pass
 
     # ---- many keys: changing ---------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The thread that writes behind: takes what is due from a cache, in batches, and gives it to the store.
 
-It alone decides what is written, and whether what others wait for has come: they leave a `Waiter` and ring.
+It alone decides what is written, and when: those who wait for it leave a `Waiter` and ring.
 So no lock is needed, and none is held while Python code runs (see waiting.py). Nor does the thread end for
 want of memory: a batch is made before rows are taken into it, and what is left in it is given back.
 """
@@ -162,6 +162,7 @@ class Flusher:
         self._rows = flush_rows
         self._on_rejected = on_rejected
         self._waiters: dict[Waiter, Callable[[], object]] = {}
+        self._denied: dict[Waiter, Callable[[], object]] = {}  # of them, those in whose way only kept room is
         self._is_stopping = False
         self._is_child = False  # of a fork: the thread is the parent's
         # Written by the thread alone:
@@ -256,6 +257,8 @@ class Flusher:
         self.check_may_wait()
         waiter = Waiter(need)
         self._waiters[waiter] = wake
+        if isinstance(need, Room) and need.again is not None:
+            self._denied[waiter] = wake
         self._bells.put(need.until if isinstance(need, Saved) else None)
         if self._has_ended:
             wake()
@@ -268,21 +271,25 @@ class Flusher:
 
     def tell_of_room(self) -> None:
         """Wake those who wait for no more than what was kept for another write."""
-        with contextlib.suppress(MemoryError):  # they look by themselves
-            for waiter, wake in self._waiters.copy().items():
-                if isinstance(waiter.need, Room) and waiter.need.again is not None:
-                    waiter.is_met = True
-                    wake()
+        for waiter, wake in self._denied.copy().items() if self._denied else ():
+            waiter.is_met = True
+            wake()
 
     def dismiss(self, waiter: Waiter) -> None:
         """Nobody waits any more. A need that was met a moment ago, unnoticed, is met."""
         self._waiters.pop(waiter, None)
-        need = waiter.need
-        if isinstance(need, Room):
-            waiter.is_met |= self.freed >= need.freed or seconds_until(need.again) == 0
-        elif not waiter.is_met:
-            cache = self.cache()
+        self._denied.pop(waiter, None)
+        need, cache = waiter.need, self.cache()
+        if waiter.is_met:
+            return
+        if isinstance(need, Saved):
             waiter.is_met = cache is None or cache._unsaved()[0] == 0
+        elif need.again is None:
+            waiter.is_met = self.freed >= need.freed
+        else:
+            waiter.is_met = seconds_until(need.again) == 0 or (
+                cache is not None and self._is_met(need, cache)
+            )
 
     def check_may_wait(self) -> None:
         if self.is_this_thread():
@@ -345,6 +352,7 @@ class Flusher:
         """In the child: the thread is gone."""
         self._bells = SimpleQueue()
         self._waiters = {}
+        self._denied = {}
         self._batch = self._since = None
         self._is_child = True
 
@@ -634,14 +642,14 @@ class Flusher:
             where = "".join(traceback.format_exception(error))
             what = "fails for single rows, which" if answered else "fails; rows"
             _tell_log("%s %s are kept and tried again: %r\n%s", self._name(), what, error, where)
-        self._trouble += 1
-        self.counts.flush_errors += 1
         cache = self.cache()
         # One that says so of the cache comes from a store that uses it, while it closes.
         is_of_cache = cache is not None and cache.closed and str(error) == "the cache is closed"
         del cache
         self.store_is_closed |= isinstance(error, ClosedError) and not is_of_cache
         self.last_error = _without_frames(error)
+        self._trouble += 1
+        self.counts.flush_errors += 1  # last: who sees it finds the error
 
     def _fail(self, error: BaseException) -> None:
         """An attempt has failed as a whole."""

@@ -165,7 +165,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         for name in ("key_dtype", "value_dtype", "load_many", "save_many", "delete_many", "close"):
             if not hasattr(store, name):
                 raise TypeError(f"store: {type(store).__name__} has no {name}; see slabcache.stores.Store")
-        if getattr(store, "closed", False):
+        if getattr(store, "closed", False) is True:
             raise ClosedError(
                 f"store: this {type(store).__name__} is closed, as a cache closes its store; make a new one"
             )
@@ -562,13 +562,14 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
                     deadline = deadline or deadline_after(self._patience)
                     yield from self._waiting_for_room(request, freed, deadline)
         finally:
-            if request.ticket:
-                self._give_up_room(request)
+            self._give_up_room(request)
 
     def _waiting_for_room(self, request: Request, freed: int, deadline: float | None) -> Steps[None]:
         """Until there may be room for a change, which had none when so many rows had been freed."""
-        if not request.lacking and self._flusher.is_this_thread():
-            self._let_go_of_room()  # it cannot wait
+        if self._flusher.is_this_thread():
+            if request.lacking:
+                self._flusher.check_may_wait()
+            self._let_go_of_room()
             return
         again = None
         left = self._ask_for_room(request)
@@ -577,11 +578,6 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
                 return  # nothing is in its way
             again = time.monotonic() + max(left, _LOOK_AGAIN)
         yield Room(freed + max(request.lacking, 1), deadline, again)
-
-    def _give_up_room(self, request: Request) -> None:
-        """There is no next attempt; those that were kept from writing may go on."""
-        if self._forget_room(request) and not self._forked:
-            self._flusher.tell_of_room()
 
     def _check_size(self, distinct: int) -> None:
         if distinct > self._slots:

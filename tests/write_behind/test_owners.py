@@ -165,6 +165,19 @@ def test_a_store_that_is_closed_gets_no_cache(tmp_path: Path) -> None:
         WriteBehindCache(10, store)
 
 
+def test_closed_may_mean_something_else() -> None:
+    class Method(FaultyStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.__dict__["closed"] = lambda: False
+
+        def close(self) -> None:
+            return
+
+    with WriteBehindCache(10, Method()) as cache:
+        cache[1] = 1
+
+
 def test_who_waits_is_told_that_the_store_was_closed() -> None:
     store, cache = make(Closable(), capacity=2, max_pending=1)
     store.gate.clear()

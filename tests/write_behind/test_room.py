@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -221,6 +222,24 @@ def test_rows_that_fail_leave_too_little_room() -> None:
         is_kept = not cache._attempt_put(4, 4)
         store.refused = set()
     assert not is_kept
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+def test_who_was_kept_from_writing_is_told(gives_up: bool) -> None:
+    """Long before the lease would have ended."""
+    with held(FaultyStore(), backpressure_timeout=2) as cache:
+        cache.put_many([1, 2], [1, 2])
+        request = ask(cache, 3)
+        with ThreadPoolExecutor(1) as pool:
+            small = pool.submit(cache.__setitem__, 3, 3)
+            while not cache._flusher._denied:
+                time.sleep(0.001)
+            if gives_up:
+                cache._give_up_room(request)
+            else:
+                cache._let_go_of_room()
+            small.result()
+        assert not cache._flusher._denied
 
 
 def test_a_load_that_fails_after_the_wait() -> None:
