@@ -67,7 +67,7 @@ cdef class Flights:
     """All loads of a cache: the next one, which gathers keys, and those under way, at most `limit`."""
 
     cdef readonly dict places           # packed key -> the flight that brings it
-    cdef readonly Flight next
+    cdef Flight gathering
     cdef readonly uint64_t limit, running, strays
     cdef readonly uint64_t departures, landings
     cdef step_t step
@@ -75,7 +75,15 @@ cdef class Flights:
     def __cinit__(self, uint64_t limit, Flight first not None):
         self.limit = limit
         self.places = {}
-        self.next = first
+        self.gathering = first
+
+    @property
+    def next(self):
+        """The flight that gathers keys."""
+        step_begin(&self.step)      # `depart` drops it: nobody may be about to take a reference then
+        cdef Flight flight = self.gathering
+        step_end(&self.step)
+        return flight
 
     def join(self, list keys not None, list flights not None, uint64_t since, bint keeps, int64_t landings):
         """Find for each key the flight that brings it; the next flight takes those that no other does.
@@ -91,7 +99,7 @@ cdef class Flights:
         try:
             if landings < 0 or <uint64_t>landings == self.landings:
                 departures = self.departures
-                self.next.since = min(self.next.since, since)
+                self.gathering.since = min(self.gathering.since, since)
                 self.join_all(keys, flights, keeps)
         finally:
             step_end(&self.step)
@@ -106,7 +114,7 @@ cdef class Flights:
         for row in range(len(keys)):
             key = keys[row]
             found = PyDict_GetItemWithError(self.places, key)
-            flight = self.next if found is NULL else <Flight>found
+            flight = self.gathering if found is NULL else <Flight>found
             count = PyDict_GetItemWithError(flight.keys, key)
             waiting = 1 if count is NULL else <object>count + 1
             PyDict_SetItem(flight.keys, key, waiting)
@@ -162,7 +170,7 @@ cdef class Flights:
     def may_depart(self):
         """Whether the next flight has keys and finds a place among those under way."""
         step_begin(&self.step)
-        cdef bint may = len(self.next.keys) and self.running < self.limit and self.strays < STRAYS_MAX
+        cdef bint may = len(self.gathering.keys) and self.running < self.limit and self.strays < STRAYS_MAX
         step_end(&self.step)
         return may
 
@@ -174,14 +182,16 @@ cdef class Flights:
         on. Whether it may."""
         cdef bint may
         step_begin(&self.step)
-        may = flight is self.next and (nested or (self.running < self.limit and self.strays < STRAYS_MAX))
+        may = flight is self.gathering and (
+            nested or (self.running < self.limit and self.strays < STRAYS_MAX)
+        )
         if may:
             self.running += 1
             self.departures += 1
             flight.departure = self.departures
             flight.carrier = carrier
             flight.started = started
-            self.next = following
+            self.gathering = following
         step_end(&self.step)
         return may
 

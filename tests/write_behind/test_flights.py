@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -144,3 +146,28 @@ def test_what_is_called_by_hand_raises_and_crashes_nothing() -> None:
         with pytest.raises((TypeError, ValueError)):
             call()
     assert flights.join([b"a"], [None], 0, True, 0) == 0
+
+
+def test_the_next_flight_is_looked_at_while_it_departs() -> None:
+    """Without a GIL, nobody may take a reference to it in the moment when the last one is dropped."""
+    flights, rounds = Flights(1000, Flight(None)), 20_000
+
+    def look(_: int) -> None:
+        for _ in range(rounds):
+            assert flights.next is not None
+
+    def depart(_: int) -> None:
+        for _ in range(rounds):
+            flight = flights.next
+            if flights.depart(flight, Flight(None), 1, 0.0, True):
+                flights.land(flight)
+
+    with ThreadPoolExecutor(4) as pool:
+        for call in [
+            pool.submit(look, 0),
+            pool.submit(look, 1),
+            pool.submit(depart, 0),
+            pool.submit(depart, 1),
+        ]:
+            call.result()
+    assert flights.running == 0
