@@ -423,8 +423,9 @@ cdef class Unsaved:
         """`(key, whether it is unsaved)` of the entries of the LRU list, from least to most recent."""
         cdef list entries = []
         cdef slot_t slot = lru_least_recent(&self.behind.slab.lru)
+        cdef uint64_t key
         while slot != NIL:
-            key = (<const uint64_t *>slab_key(&self.behind.slab, slot))[0]
+            memcpy(&key, slab_key(&self.behind.slab, slot), sizeof(key))    # keys lie anywhere
             entries.append((key, behind_is_unsaved(&self.behind, slot) != 0))
             slot = lru_link(&self.behind.slab.lru, slot).prev
         return entries
