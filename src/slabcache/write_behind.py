@@ -6,12 +6,6 @@ there. The calls of this file wait for it by blocking, those of `aio.py` in an e
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import importlib
-import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, MutableMapping
@@ -34,8 +28,9 @@ from slabcache._write_behind import (
 )
 from slabcache.aio import AsyncCalls
 from slabcache.arguments import seconds, whole
+from slabcache.ending import flush_before_others_end, forget_parent
 from slabcache.errors import BackpressureError, ClosedError, SumOverflowError
-from slabcache.flusher import Flusher, OnRejected, Room, Saved, forget_owners, open_flushers
+from slabcache.flusher import Flusher, OnRejected, Room, Saved
 from slabcache.loader import Flight, Loader
 from slabcache.mapping import SlabMapping
 from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
@@ -44,8 +39,6 @@ from slabcache.stores.base import Store
 from slabcache.waiting import deadline_after, seconds_until
 
 __all__ = ["WriteBehindCache", "WriteBehindStats"]
-
-log = logging.getLogger("slabcache")
 
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
@@ -188,14 +181,14 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         self._loader = Loader(self, store, places, patience)
         self._closing = threading.RLock()  # held by the one who closes
         self._is_over = False  # it has been closed, and the store too
-        _forget_parent()
+        forget_parent()
         flusher = Flusher(self, store, interval, rows, on_rejected)
         flusher.start(self._exit_timeout)
         self._flusher = flusher
         if default is not None and hasattr(store, "null_value"):
             packed = self._value_schema.encode_rows([default])
             store.null_value = from_rows(self._value_schema, packed)[0]
-        _flush_before_others_end()
+        flush_before_others_end()
 
     # ---- what it is ------------------------------------------------------------------------------------
 
@@ -438,12 +431,6 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
             if lost is not None:
                 raise lost
 
-    def _exit_deadline(self) -> float:
-        """Of all steps by which the interpreter is left."""
-        global _ends_at
-        _ends_at = _ends_at or time.monotonic()
-        return _ends_at + self._exit_timeout
-
     def __enter__(self) -> WriteBehindCache:
         self._check_open()
         return self
@@ -468,7 +455,7 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
         no hook of Python's; so calls that may have to wait look whether there was one."""
         if self._forks == forks():
             return
-        _forget_parent()
+        forget_parent()
         self._flusher.forked()
         self._loader = self._loader.renewed(self)
         self._closing = threading.RLock()
@@ -752,10 +739,6 @@ class WriteBehindCache(WriteBehindCore, SlabMapping, AsyncCalls):
 
 MutableMapping.register(WriteBehindCache)
 
-_ends_at: float | None = None  # when the interpreter began to end
-_finalized = 0  # the process whose end has been provided for
-_forks = forks()  # when threads and loads were last renewed
-
 
 def _is_main_thread() -> bool:
     # `threading.current_thread()` takes a lock of the module where a thread is not known to it.
@@ -765,70 +748,3 @@ def _is_main_thread() -> bool:
 def _shape(keys: Any, request: Request) -> tuple[int, ...]:
     """Of the results: those of a zero-dimensional array are, too."""
     return () if isinstance(keys, (np.ndarray, np.generic)) and keys.ndim == 0 else (len(request),)
-
-
-def _start_flushes() -> list[WriteBehindCache]:
-    """Have all open caches flush at the same time: one whose store fails must not take the time of others."""
-    caches = []
-    for flusher in open_flushers():
-        cache = flusher.cache()
-        if cache is not None and not cache._forked:
-            caches.append(cache)
-            with contextlib.suppress(Exception):
-                flusher.enlist(Saved(time.monotonic_ns(), cache._exit_deadline()), bool)
-    return caches
-
-
-def _flush_at_exit() -> None:
-    """Close what is open, also where another thread is about to. An interrupt ends the wait for one cache."""
-    for cache in _start_flushes():
-        try:
-            cache.close(seconds_until(cache._exit_deadline()))
-        except (TimeoutError, ClosedError) as error:
-            log.error("leaving the interpreter, %s: %s", type(cache.store).__name__, error)
-        except BaseException:
-            log.exception("leaving the interpreter, %s: not closed", type(cache.store).__name__)
-
-
-def _flush_while_threads_work() -> None:
-    """The first thing at the end: soon `concurrent.futures` takes no more work, and stores may need that.
-    Threads go on and may write, so nothing is closed yet."""
-    for cache in _start_flushes():
-        with contextlib.suppress(Exception):  # told when it is closed
-            cache.flush(seconds_until(cache._exit_deadline()))
-
-
-def _flush_before_others_end() -> None:
-    """Handlers run in reverse order. So ours is put last whenever there is a new cache: those of what its
-    store is made of, as of the driver for Cassandra, run after it.
-
-    Before Python 3.13 a process that `multiprocessing` has forked ends without `atexit`.
-    """
-    global _finalized
-    atexit.unregister(_flush_at_exit)
-    atexit.register(_flush_at_exit)
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None and _finalized != os.getpid():
-        _finalized = os.getpid()
-        sys.modules["multiprocessing.util"].Finalize(None, _flush_at_exit, exitpriority=0)
-
-
-def _forget_parent() -> None:
-    """In the child of a fork, once: the parent's threads, and who writes to which store there."""
-    global _ends_at, _forks
-    if _forks == forks():
-        return
-    _ends_at = None
-    workers.forget()
-    forget_owners()
-    _forks = forks()
-
-
-# No public call of Python's has a function run before concurrent.futures gives up. Handlers run in reverse
-# order: its own has to be there before ours.
-importlib.import_module("concurrent.futures.thread")
-_register = getattr(threading, "_register_atexit", None)
-if _register is not None:
-    _register(_flush_while_threads_work)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)

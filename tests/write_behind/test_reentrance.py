@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import WriteBehindCache, flusher, loader, waiting, workers, write_behind
+from slabcache import WriteBehindCache, ending, flusher, loader, waiting, workers, write_behind
 from support.faulty_store import FaultyStore
 
-MODULES = (loader, flusher, waiting, workers, write_behind)
+MODULES = (ending, loader, flusher, waiting, workers, write_behind)
 NAMES = {module.__name__ for module in MODULES}
 FILES = {module.__file__ for module in MODULES}
 PATIENCE = 60  # seconds: no limit of speed, what waits for itself never ends
