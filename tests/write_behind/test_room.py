@@ -196,6 +196,7 @@ def test_a_row_that_was_being_saved_waits_no_longer_than_room_is_kept(
                 await asyncio.sleep(0)
             hot = asyncio.create_task(small[name]())
             while len(cache._flusher._waiters) < 3:
+                assert not hot.done()
                 await asyncio.sleep(0)
             ends(store, large)
             await hot  # the store has taken nothing
@@ -233,6 +234,7 @@ def test_who_was_kept_from_writing_is_told(gives_up: bool) -> None:
         with ThreadPoolExecutor(1) as pool:
             small = pool.submit(cache.__setitem__, 3, 3)
             while not cache._flusher._denied:
+                assert not small.done()
                 time.sleep(0.001)
             if gives_up:
                 cache._give_up_room(request)
