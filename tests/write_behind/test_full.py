@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def done(_: object) -> str:
 
 
 class Slow(FaultyStore):
-    """It keeps its rows as they are packed, and tells each call that wants room that there is none yet."""
+    """It keeps its rows as they are packed, and saves none while its gate is closed."""
 
     def load_many(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         base, shape = self.value_dtype.subdtype or (self.value_dtype, ())
@@ -58,6 +59,7 @@ class Slow(FaultyStore):
         return values, found
 
     def save_many(self, keys: np.ndarray, values: np.ndarray) -> None:
+        self.gate.wait()
         self.rows.update(zip(keys.tolist(), values.copy(), strict=True))
 
 
@@ -120,11 +122,14 @@ def test_a_call_that_waits_for_room_does_what_it_does_otherwise(kind: str, name:
             rows[0] = tuple(first) if store.value_dtype.names else first
             store.rows[key_of(kind, number)] = rows[0]
         cache = WriteBehindCache(capacity, store, flush_interval=1000.0, max_pending=max_pending)
-        for number in range(10, 10 + min(capacity + max_pending, 2)):
-            cache[key_of(kind, number)] = second  # unsaved, so that there is no room
-        before = cache.stats().dirty
-        assert before == 2
+        store.gate.clear()
+        for number in (10, 11):
+            cache[key_of(kind, number)] = second  # unsaved: capacity 1 and max_pending 1 leave no room
+        assert cache.stats().dirty == 2
+        opening = threading.Timer(0.01, store.gate.set)  # by then a call that needs room waits for it
+        opening.start()
         results.append([plain(call(cache))])
+        opening.join()
         cache.close()
         results[-1].append({key: plain(row) for key, row in store.rows.items()})
     assert results[0] == results[1]
