@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary
-SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
+SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/* src/slabcache/*/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native bench-instructions
@@ -112,8 +112,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
 	MYPYPATH=src:examples $(BIN)/mypy --package read_states
-	$(BIN)/python -m mypy.stubtest slabcache._base slabcache._batch slabcache._core slabcache._record \
-		slabcache._drain slabcache._flights slabcache._request slabcache._steps slabcache._write_behind --ignore-missing-stub
+	$(BIN)/python -m mypy.stubtest --ignore-missing-stub slabcache._base slabcache._batch slabcache._core \
+		slabcache.codec.record slabcache.behind.core slabcache.behind.drain slabcache.behind.flights \
+		slabcache.behind.request slabcache.behind.steps
 
 coverage: $(VENV)/.dev
 	tools/coverage $(BIN)/python

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from slabcache import SlabCache
-from slabcache._drain import IDLE, Batch
-from slabcache._request import CREATE, Request
-from slabcache._write_behind import MISSING, WriteBehindCore
+from slabcache.behind.core import MISSING, WriteBehindCore
+from slabcache.behind.drain import IDLE, Batch
+from slabcache.behind.request import CREATE, Request
 
 THREADS = 4
 KEYS = 600

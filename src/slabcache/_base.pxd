@@ -7,13 +7,13 @@ from cpython.pystate cimport PyThreadState
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
-from slabcache._arena cimport counters_t, header_t, shape_t, slot_t
-from slabcache._check cimport CHECK_OK, check_slab
-from slabcache._hash cimport seed_t
-from slabcache._lock cimport lock_release, lock_t
-from slabcache._native cimport DEBUG
-from slabcache._record cimport Schema
-from slabcache._slab cimport rows_t, slab_t
+from slabcache.arena.header cimport counters_t, header_t, shape_t, slot_t
+from slabcache.arena.check cimport CHECK_OK, check_slab
+from slabcache.arena.hash cimport seed_t
+from slabcache.machine.lock cimport lock_release, lock_t
+from slabcache.machine.native cimport DEBUG
+from slabcache.codec.record cimport Schema
+from slabcache.arena.slab cimport rows_t, slab_t
 
 
 cdef extern from "Python.h":
@@ -111,7 +111,7 @@ cdef class SlabBase(Typed):
     cdef int usable(self) except -1
     cdef uint64_t object_size(self) noexcept
     cdef uint64_t size(self) noexcept
-    # How batches lock, see _lock.pxd.
+    # How batches lock, see machine/lock.pxd.
     cdef PyThreadState *enter(self, uint64_t rows) noexcept
     cdef void leave(self, PyThreadState *state) noexcept
 

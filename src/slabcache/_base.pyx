@@ -1,6 +1,6 @@
 """What every cache on an arena has: the lock, the size, iteration, statistics, copies of all that is in it.
 
-`_core.pyx` builds the cache of `SlabCache` on it, `_write_behind.pyx` the one before a store. The state of
+`_core.pyx` builds the cache of `SlabCache` on it, `behind/core.pyx` the one before a store. The state of
 locks and of the gate before fork() belongs to this module.
 """
 
@@ -11,7 +11,7 @@ from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from slabcache._arena cimport (
+from slabcache.arena.header cimport (
     CAPACITY_MAX,
     KEY_SIZE_MAX,
     NIL,
@@ -23,10 +23,10 @@ from slabcache._arena cimport (
     shape_t,
     slot_t,
 )
-from slabcache._check cimport CHECK_OK, check_slab, check_t
-from slabcache._hash cimport seed_t
-from slabcache._lock cimport forks as lock_forks
-from slabcache._lock cimport (
+from slabcache.arena.check cimport CHECK_OK, check_slab, check_t
+from slabcache.arena.hash cimport seed_t
+from slabcache.machine.lock cimport forks as lock_forks
+from slabcache.machine.lock cimport (
     batch_enter,
     batch_leave,
     fork_install,
@@ -38,16 +38,16 @@ from slabcache._lock cimport (
     test_batches,
     test_set_rest,
 )
-from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
-from slabcache._record cimport Schema
-from slabcache._slab cimport rows_t, slab_attach, slab_export_all, slab_key, slab_value
+from slabcache.arena.lru cimport lru_least_recent, lru_link, lru_most_recent
+from slabcache.codec.record cimport Schema
+from slabcache.arena.slab cimport rows_t, slab_attach, slab_export_all, slab_key, slab_value
 
 import os
 from operator import index as as_index
 
 import numpy as np
 
-from slabcache.rows import from_rows
+from slabcache.codec.rows import from_rows
 
 cnp.import_array()
 

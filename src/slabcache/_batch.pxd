@@ -4,9 +4,9 @@ cimport numpy as cnp
 from libc.stdint cimport uint64_t
 
 from slabcache._core cimport CacheCore
-from slabcache._lookahead cimport column_t
-from slabcache._record cimport Schema
-from slabcache._slab cimport rows_t
+from slabcache.arena.lookahead cimport column_t
+from slabcache.codec.record cimport Schema
+from slabcache.arena.slab cimport rows_t
 
 
 cdef column_t column_of(cnp.ndarray rows, Py_ssize_t size, cnp.npy_intp count) except *

@@ -1,7 +1,7 @@
 """The calls that take many keys: arrays to packed rows, one kernel under the lock, arrays back.
 
 The steps are those of `_core.pyx`. All arguments are checked and all results allocated before the lock is
-taken; the kernels of `_kernels.pxd` then run without the GIL where the batch is large.
+taken; the kernels of `arena/batch.pxd` then run without the GIL where the batch is large.
 """
 
 cimport numpy as cnp
@@ -11,22 +11,22 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._base cimport Evicted, empty_rows, evicted_rows, is_packed, new_evicted
 from slabcache._core cimport CacheCore
-from slabcache._field cimport delta_t, field_t
-from slabcache._integer cimport integer_fill, integer_room
-from slabcache._kernels cimport (
+from slabcache.arena.field cimport delta_t, field_t
+from slabcache.machine.integer cimport integer_fill, integer_room
+from slabcache.arena.batch cimport (
     batch_contains,
     batch_delete,
     batch_increment,
     batch_put,
     batch_read,
 )
-from slabcache._lookahead cimport column_t
-from slabcache._record cimport Schema
+from slabcache.arena.lookahead cimport column_t
+from slabcache.codec.record cimport Schema
 
 import numpy as np
 
 from slabcache.errors import SumOverflowError
-from slabcache.rows import as_deltas, as_rows, out_array, write_rows
+from slabcache.codec.rows import as_deltas, as_rows, out_array, write_rows
 
 cnp.import_array()
 

@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
-from slabcache._arena cimport slot_t
+from slabcache.arena.header cimport slot_t
 from slabcache._base cimport Evicted, SlabBase
-from slabcache._field cimport delta_t, field_t
+from slabcache.arena.field cimport delta_t, field_t
 
 
 cdef enum look_up_t:

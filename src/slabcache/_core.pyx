@@ -1,7 +1,7 @@
 """The cache as an extension type: argument checks, locking, status codes to exceptions.
 
 Every method has the same three steps. Arguments are encoded to packed bytes, which may run the
-caller's code and allocate; then, with the lock held, functions of `_slab.pxd` do the work, which does
+caller's code and allocate; then, with the lock held, functions of `arena/slab.pxd` do the work, which does
 neither; then, with the lock released, results are decoded, errors raised and `on_evict` called.
 `_batch.pyx` adds the calls that take many keys, `slabcache.SlabCache` the parts of a mapping that are
 plain Python.
@@ -13,7 +13,7 @@ from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from slabcache._arena cimport KEY_SIZE_MAX, NIL, arena_destroy, header_t, shape_t, slot_t
+from slabcache.arena.header cimport KEY_SIZE_MAX, NIL, arena_destroy, header_t, shape_t, slot_t
 from slabcache._base cimport (
     BATCH_ROWS,
     SCRATCH_SIZE,
@@ -27,13 +27,13 @@ from slabcache._base cimport (
     scratch,
     scratch_data,
 )
-from slabcache._field cimport delta_t, field_add, field_t
-from slabcache._lock cimport lock_acquire
-from slabcache._lru cimport lru_least_recent, lru_link, lru_move_behind
-from slabcache._integer cimport integer_fill, integer_room
-from slabcache._native cimport native_copy, native_equal
-from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
-from slabcache._slab cimport (
+from slabcache.arena.field cimport delta_t, field_add, field_t
+from slabcache.machine.lock cimport lock_acquire
+from slabcache.arena.lru cimport lru_least_recent, lru_link, lru_move_behind
+from slabcache.machine.integer cimport integer_fill, integer_room
+from slabcache.machine.native cimport native_copy, native_equal
+from slabcache.codec.record cimport Record, Schema, record_data, record_new, schema_encode
+from slabcache.arena.slab cimport (
     slab_attach,
     slab_clear,
     slab_count_look_up,
@@ -50,7 +50,7 @@ from slabcache._slab cimport (
     slab_updated,
     slab_value,
 )
-from slabcache._table cimport table_find
+from slabcache.arena.table cimport table_find
 
 cnp.import_array()
 

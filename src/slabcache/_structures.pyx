@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from slabcache._arena cimport (
+from slabcache.arena.header cimport (
     BUCKET_CELLS,
     BUCKET_SIZE,
     NIL,
@@ -20,7 +20,7 @@ from slabcache._arena cimport (
     trail_t,
 )
 from slabcache._base cimport SlabBase, rest_after_batches, running_batches
-from slabcache._behind cimport (
+from slabcache.behind.arena.slab cimport (
     OUTCOME_FOUND,
     STORED_FOUND,
     behind_delete,
@@ -33,11 +33,11 @@ from slabcache._behind cimport (
     behind_settle,
     row_t,
 )
-from slabcache._check cimport CHECK_OK, check_slab
-from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
-from slabcache._hash cimport hash_key, seed_t
-from slabcache._lock cimport flag_t, lock_acquire, lock_release, test_overtakes
-from slabcache._lru cimport (
+from slabcache.arena.check cimport CHECK_OK, check_slab
+from slabcache.arena.field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
+from slabcache.arena.hash cimport hash_key, seed_t
+from slabcache.machine.lock cimport flag_t, lock_acquire, lock_release, test_overtakes
+from slabcache.arena.lru cimport (
     link_t,
     lru_least_recent,
     lru_link,
@@ -47,7 +47,7 @@ from slabcache._lru cimport (
     lru_t,
     lru_unlink,
 )
-from slabcache._marks cimport (
+from slabcache.behind.arena.marks cimport (
     STATE_EVICTED,
     STATE_PASSED,
     link_is_free,
@@ -65,8 +65,8 @@ from slabcache._marks cimport (
     marks_take,
     pool_t,
 )
-from slabcache._native cimport native_first_bit, native_match_tags, native_multiply
-from slabcache._slab cimport (
+from slabcache.machine.native cimport native_first_bit, native_match_tags, native_multiply
+from slabcache.arena.slab cimport (
     rows_t,
     slab_attach,
     slab_clear,
@@ -82,8 +82,8 @@ from slabcache._slab cimport (
     slab_t,
     slab_value,
 )
-from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
-from slabcache._unsaved cimport (
+from slabcache.arena.table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
+from slabcache.behind.arena.unsaved cimport (
     behind_at,
     behind_attach,
     behind_is_unsaved,

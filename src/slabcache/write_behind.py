@@ -1,7 +1,7 @@
 """`WriteBehindCache`: a cache in front of a store, read through and written behind.
 
 Calls that have to wait are generators: they yield what they wait for, a load or room, and go on once it is
-there. The calls of this file wait for it by blocking, those of `aio.py` in an event loop.
+there. The calls of this file wait for it by blocking, those of `behind/aio.py` in an event loop.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from slabcache import workers
 from slabcache._base import forks
-from slabcache._request import CHANGE, CREATE, READ, Request
-from slabcache._steps import Call
-from slabcache._write_behind import (
+from slabcache.arguments import seconds, whole
+from slabcache.behind import workers
+from slabcache.behind.aio import AsyncCalls
+from slabcache.behind.core import (
     ABSENT,
     DONE,
     FULL,
@@ -26,17 +26,17 @@ from slabcache._write_behind import (
     OTHER,
     WriteBehindCore,
 )
-from slabcache.aio import AsyncCalls
-from slabcache.arguments import seconds, whole
-from slabcache.ending import flush_before_others_end, forget_parent
+from slabcache.behind.ending import flush_before_others_end, forget_parent
+from slabcache.behind.flusher import Flusher, OnRejected, Room, Saved
+from slabcache.behind.loader import Flight, Loader
+from slabcache.behind.request import CHANGE, CREATE, READ, Request
+from slabcache.behind.steps import Call
+from slabcache.behind.waiting import deadline_after, seconds_until
+from slabcache.codec.rows import as_deltas, as_rows, from_rows, out_array, write_rows
 from slabcache.errors import BackpressureError, ClosedError, SumOverflowError
-from slabcache.flusher import Flusher, OnRejected, Room, Saved
-from slabcache.loader import Flight, Loader
 from slabcache.mapping import SlabMapping
-from slabcache.rows import as_deltas, as_rows, from_rows, out_array, write_rows
 from slabcache.stats import Stats
 from slabcache.stores.base import Store
-from slabcache.waiting import deadline_after, seconds_until
 
 __all__ = ["WriteBehindCache", "WriteBehindStats"]
 

@@ -17,7 +17,7 @@ PREAMBLE = """
     from slabcache import SlabCache, WriteBehindCache
     from slabcache import _base
     from slabcache._structures import Writer, batches, set_rest
-    from slabcache._write_behind import WriteBehindCore
+    from slabcache.behind.core import WriteBehindCore
 
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     c_fork = getattr(ctypes, KIND)(None).fork

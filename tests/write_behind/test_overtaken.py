@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache._drain import Batch
-from slabcache._request import READ, Request
-from slabcache._write_behind import ABSENT, UNKNOWN, WriteBehindCore
+from slabcache.behind.core import ABSENT, UNKNOWN, WriteBehindCore
+from slabcache.behind.drain import Batch
+from slabcache.behind.request import READ, Request
 
 CAPACITY, MAX_PENDING = 2, 1
 KEYS = st.integers(0, 4)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from slabcache import BackpressureError, RowsRejected, WriteBehindCache
-from slabcache._request import CREATE, Request
-from slabcache._write_behind import NO_ROOM
+from slabcache.behind.core import NO_ROOM
+from slabcache.behind.request import CREATE, Request
 from support.faulty_store import FaultyStore
 
 LARGE = np.arange(100, 160)

@@ -1,0 +1,1 @@
+"""A cache before a store: what is below `WriteBehindCache`."""

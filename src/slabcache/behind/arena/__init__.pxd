@@ -1,0 +1,1 @@
+"""The bytes of a cache before a store."""

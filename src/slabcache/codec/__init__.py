@@ -1,0 +1,1 @@
+"""Between Python's objects and packed bytes."""

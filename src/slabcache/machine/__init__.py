@@ -1,0 +1,1 @@
+"""The machine: what Cython cannot say, in C."""
