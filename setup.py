@@ -49,6 +49,7 @@ if coverage:
     link_args.append("--coverage")
 
 modules = [
+    "machine.lock",
     "codec.record",
     "_base",
     "_core",

@@ -8,8 +8,8 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
 from slabcache.arena.header cimport counters_t, header_t, shape_t, slot_t
-from slabcache.arena.check cimport CHECK_OK, check_slab
-from slabcache.arena.hash cimport seed_t
+from slabcache.arena.check cimport CHECK_OK, check_t
+from slabcache.arena.header cimport seed_t
 from slabcache.machine.lock cimport lock_release, lock_t
 from slabcache.machine.native cimport DEBUG
 from slabcache.codec.record cimport Schema
@@ -87,8 +87,6 @@ cdef inline rows_t *evicted_rows(Evicted evicted) noexcept:
 
 cdef Evicted new_evicted(Schema key_schema, Schema value_schema, cnp.npy_intp rows)
 cdef uint64_t checked_capacity(object capacity) except 0
-cdef void rest_after_batches(bint whether) noexcept     # tests of debug builds: before they want the GIL
-cdef long running_batches() noexcept                    # that let the GIL go, of all caches
 cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL
 
 
@@ -110,6 +108,7 @@ cdef class SlabBase(Typed):
     cdef int ready(self) except -1
     cdef int usable(self) except -1
     cdef uint64_t object_size(self) noexcept
+    cdef check_t walk(self, slot_t *culprit) noexcept nogil
     cdef uint64_t size(self) noexcept
     # How batches lock, see machine/lock.pxd.
     cdef PyThreadState *enter(self, uint64_t rows) noexcept
@@ -129,6 +128,6 @@ cdef inline void release(SlabBase self) noexcept:
     """Release the lock after a scalar call or a small batch."""
     cdef slot_t culprit
     if DEBUG and self.slab.header.capacity <= CHECKED_CAPACITY:
-        if check_slab(&self.slab, &culprit) != CHECK_OK:
+        if self.walk(&culprit) != CHECK_OK:
             Py_FatalError("slabcache: an invariant is broken")
     lock_release(&self.lock)

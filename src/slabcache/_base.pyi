@@ -10,8 +10,6 @@ from slabcache.codec.record import Schema
 
 _Array = np.ndarray[Any, Any]
 
-def forks() -> int: ...
-
 @disjoint_base
 class Typed:
     @property

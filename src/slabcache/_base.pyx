@@ -1,7 +1,6 @@
 """What every cache on an arena has: the lock, the size, iteration, statistics, copies of all that is in it.
 
-`_core.pyx` builds the cache of `SlabCache` on it, `behind/core.pyx` the one before a store. The state of
-locks and of the gate before fork() belongs to this module.
+`_core.pyx` builds the cache of `SlabCache` on it, `behind/core.pyx` the one before a store.
 """
 
 cimport cython
@@ -24,19 +23,14 @@ from slabcache.arena.header cimport (
     slot_t,
 )
 from slabcache.arena.check cimport CHECK_OK, check_slab, check_t
-from slabcache.arena.hash cimport seed_t
-from slabcache.machine.lock cimport forks as lock_forks
+from slabcache.arena.header cimport seed_t
 from slabcache.machine.lock cimport (
     batch_enter,
     batch_leave,
-    fork_install,
-    fork_is_by_python,
     lock_acquire,
     lock_destroy,
     lock_init,
     lock_release,
-    test_batches,
-    test_set_rest,
 )
 from slabcache.arena.lru cimport lru_least_recent, lru_link, lru_most_recent
 from slabcache.codec.record cimport Schema
@@ -178,6 +172,10 @@ cdef class SlabBase(Typed):
         """Bytes of the object itself."""
         return sizeof(SlabBase)
 
+    cdef check_t walk(self, slot_t *culprit) noexcept nogil:
+        """The first invariant that is broken, and the slot where it was seen. Needs the lock."""
+        return check_slab(&self.slab, culprit)
+
     cdef uint64_t size(self) noexcept:
         """Entries now; not `len(self)`, which a subclass may have changed."""
         lock_acquire(&self.lock)
@@ -310,7 +308,7 @@ cdef class SlabBase(Typed):
         cdef header_t header
         self.ready()
         state = self.enter(BATCH_ROWS)
-        status = check_slab(&self.slab, &culprit)
+        status = self.walk(&culprit)
         header = self.slab.header[0]
         self.leave(state)
         if status != CHECK_OK:
@@ -382,30 +380,3 @@ cdef class SlabIterator:
             self.left -= 1
         lock_release(&cache.lock)
         return item if passed else self.__next__()      # another thread has come first
-
-
-def forks():
-    """Forks between the process that imported slabcache and this one, whoever made them: os.fork() or C."""
-    return lock_forks
-
-
-cdef void rest_after_batches(bint whether) noexcept:
-    test_set_rest(whether)
-
-
-cdef long running_batches() noexcept:
-    return test_batches()
-
-
-def _before_fork():
-    fork_is_by_python(True)
-
-
-def _after_fork():
-    fork_is_by_python(False)
-
-
-if hasattr(os, "register_at_fork"):
-    if fork_install() != 0:
-        raise MemoryError("cannot install a handler for fork()")
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -15,11 +15,12 @@ from slabcache.arena.header cimport (
     NIL,
     arena_create,
     arena_destroy,
+    seed_t,
     shape_t,
     slot_t,
     trail_t,
 )
-from slabcache._base cimport SlabBase, rest_after_batches, running_batches
+from slabcache._base cimport SlabBase
 from slabcache.behind.arena.slab cimport (
     OUTCOME_FOUND,
     STORED_FOUND,
@@ -34,9 +35,17 @@ from slabcache.behind.arena.slab cimport (
     row_t,
 )
 from slabcache.arena.check cimport CHECK_OK, check_slab
+from slabcache.behind.arena.check cimport check_behind
 from slabcache.arena.field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
-from slabcache.arena.hash cimport hash_key, seed_t
-from slabcache.machine.lock cimport flag_t, lock_acquire, lock_release, test_overtakes
+from slabcache.arena.hash cimport hash_key
+from slabcache.machine.lock cimport (
+    flag_t,
+    lock_acquire,
+    lock_release,
+    overtakes_of,
+    running_batches,
+    set_rest as set_rest_of_batches,
+)
 from slabcache.arena.lru cimport (
     link_t,
     lru_least_recent,
@@ -368,7 +377,7 @@ cdef class Unsaved:
     def check(self):
         """0, or the number of the first broken invariant and the slot where it was seen."""
         cdef slot_t culprit
-        status = check_slab(&self.behind.slab, &culprit)
+        status = check_behind(&self.behind, &culprit)
         if status == CHECK_OK:
             return 0
         return status, culprit
@@ -552,7 +561,7 @@ def add(str kind, bytes packed, *, uint64_t magnitude=0, bint negative=False, do
 
 def set_rest(bint whether):
     """Have threads that end a batch without the GIL rest before they want it back, or let them go on."""
-    rest_after_batches(whether)
+    set_rest_of_batches(whether)
 
 
 def batches():
@@ -563,7 +572,7 @@ def batches():
 def overtakes(SlabBase cache not None):
     """Batches that had the cache before one which had come earlier; 0 on builds without a GIL, where the
     interpreter's mutex sees to the order."""
-    return test_overtakes(&cache.lock)
+    return overtakes_of(&cache.lock)
 
 
 cdef void write_locked(SlabBase cache, const uint64_t *key, const uint64_t *value) noexcept nogil:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slabcache._base import SlabBase
-from slabcache.codec.dtypes import equal_arrays
+from slabcache.codec.conversions import equal_arrays
 from slabcache.codec.rows import as_rows
 from slabcache.errors import UnfitKeyError
 from slabcache.stats import Stats

@@ -15,7 +15,7 @@ PREAMBLE = """
     import ctypes, gc, os, signal, sys, sysconfig, threading, time, traceback, warnings
     import numpy as np
     from slabcache import SlabCache, WriteBehindCache
-    from slabcache import _base
+    from slabcache.machine import lock
     from slabcache._structures import Writer, batches, set_rest
     from slabcache.behind.core import WriteBehindCore
 
@@ -73,13 +73,13 @@ BATCHES = """
             other[1] = 2
         SlabCache(5, "u4", "u4")[1] = 2
 
-    before = _base.forks()
+    before = lock.forks()
 
     def work():
         look()
         use()
-        assert _base.forks() == before + 1
-        child(lambda: (use(), _base.forks() == before + 2 or os._exit(9)))
+        assert lock.forks() == before + 1
+        child(lambda: (use(), lock.forks() == before + 2 or os._exit(9)))
         child(use, os.fork)
 
     thread = threading.Thread(target=stamp)
@@ -95,7 +95,7 @@ BATCHES = """
     stop = True
     thread.join()
     cache._check()
-    assert _base.forks() == before
+    assert lock.forks() == before
     child(work, os.fork)
     print("done")
 """

@@ -13,11 +13,8 @@ Source: the folded multiply of wyhash (Wang Yi, 2019) and foldhash (Orson Peters
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
+from slabcache.arena.header cimport seed_t
 from slabcache.machine.native cimport native_multiply
-
-
-cdef struct seed_t:
-    uint64_t words[4]
 
 
 cdef inline uint64_t hash_fold(uint64_t a, uint64_t b) noexcept nogil:

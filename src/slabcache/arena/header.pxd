@@ -13,7 +13,6 @@ before an entry needs it, and it never grows.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from slabcache.arena.hash cimport seed_t
 from slabcache.machine.native cimport native_map, native_page_size, native_unmap
 
 
@@ -41,6 +40,10 @@ ctypedef uint32_t slot_t
 
 cdef enum:
     NIL = 0                     # no slot; also the sentinel of the LRU list
+
+
+cdef struct seed_t:             # the secret words of the hash
+    uint64_t words[4]
 
 
 cdef struct counters_t:         # since construction; they only rise (I5)

@@ -6,20 +6,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from slabcache.behind.calls import Calls, Steps
 from slabcache.behind.core import ABSENT, NO_ROOM, UNKNOWN
 from slabcache.behind.flusher import Room, Saved
+from slabcache.behind.loader import Flight, Loader
 from slabcache.behind.steps import Call
 from slabcache.behind.waiting import deadline_after, look_again, seconds_until
 from slabcache.errors import ClosedError
-
-if TYPE_CHECKING:
-    from slabcache.behind.flusher import Flusher
-    from slabcache.behind.loader import Flight, Loader
-    from slabcache.write_behind import Steps
 
 __all__ = ["AsyncCalls"]
 
@@ -27,37 +24,8 @@ Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
 
 
-if TYPE_CHECKING:
-    # What `AsyncCalls` is mixed into, as far as it needs it.
-    class _Calls:
-        _loader: Loader
-        _flusher: Flusher
-
-        def _attempt(self, key: Any, counted: bool, moves: bool) -> Any: ...
-        def _attempt_put(self, key: Any, value: Any) -> bool: ...
-        def _attempt_increment(self, key: Any, field: str | None, by: float) -> Any: ...
-        def _reading_one(self, key: Any, counted: bool, moves: bool) -> Steps[Any]: ...
-        def _getting(
-            self, keys: Any, out: Array | None, *, counted: bool, moves: bool
-        ) -> Steps[tuple[Array, Array]]: ...
-        def _putting_one(self, key: Any, value: Any) -> Steps[None]: ...
-        def _putting(self, keys: Any, values: Any, return_evicted: bool) -> Steps[Any]: ...
-        def _incrementing(self, keys: Any, field: str | None, by: Any) -> Steps[tuple[Array, Array]]: ...
-        def _incrementing_one(self, key: Any, field: str | None, by: Any) -> Steps[Any]: ...
-        def _flushing(self, deadline: float | None) -> Steps[None]: ...
-        def _renew(self) -> None: ...
-        def _too_late(self, need: Room | Saved) -> Exception: ...
-        def close(self, timeout: float | None = None) -> None: ...
-        @property
-        def closed(self) -> bool: ...
-else:
-    _Calls = object
-
-
-class AsyncCalls(_Calls):
-    """Mixed into `WriteBehindCache`. Each call is that of the same name without the `a`."""
-
-    __slots__ = ()
+class AsyncCalls(Calls):
+    """The calls that are awaited; each does what the one of the same name without the `a` does."""
 
     async def aget(self, key: Any, default: Any = None) -> Any:
         """`get`."""

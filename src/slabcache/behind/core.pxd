@@ -7,6 +7,9 @@ from slabcache.behind.drain cimport DrainCore
 
 
 cdef class WriteBehindCore(DrainCore):
+    cdef object bells           # a queue: None in it wakes the flusher; None before there is one
+    cdef list kept              # of one item, which becomes the cache once its users have dropped it
+
     cdef const char *default_data(self) noexcept
     cdef object attempt(self, object key, bint counted, bint moves)
     cdef object attempt_scalar(self, const char *key, bint counted, bint moves)
@@ -14,4 +17,3 @@ cdef class WriteBehindCore(DrainCore):
     cdef bint attempt_put(self, object key, object value) except -1
     cdef object attempt_increment(self, object key, object field, object by)
     cdef int ring_bell(self) except -1
-    cdef int tell_of_room(self) except -1

@@ -98,18 +98,23 @@ NO_ROOM = object()              # a write has to wait
 cdef class WriteBehindCore(DrainCore):
     """What `WriteBehindCache` does in memory."""
 
+    def _attach(self, bells, list kept not None):
+        """There is a flusher now. None in the queue `bells` wakes it; the only item of `kept`, which is None,
+        becomes the cache once its users have dropped it."""
+        self.bells = bells
+        self.kept = kept
+
     def __del__(self):
         """The last reference goes: the flusher, which knows whether rows are unsaved, keeps the cache for as
-        long. No step of this runs Python code, so no signal handler gets in between."""
-        if self.closed or self.lock.forked:
+        long. No step of this runs Python code, so no signal handler gets in between, and the first needs no
+        memory."""
+        if self.closed or self.lock.forked or self.kept is None:
             return
-        flusher = getattr(self, "_flusher", None)
-        if flusher is not None:
-            flusher._kept = self
-            try:
-                flusher._bells.put(None)
-            except MemoryError:         # it looks by itself after a while
-                pass
+        self.kept[0] = self
+        try:
+            self.bells.put(None)
+        except MemoryError:             # the flusher looks by itself after a while
+            pass
 
     cdef uint64_t object_size(self) noexcept:
         return sizeof(WriteBehindCore)
@@ -120,10 +125,10 @@ cdef class WriteBehindCore(DrainCore):
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it. No step of this runs Python code, so no signal handler
         gets in between."""
-        if self.initialised and self.behind.unsaved.bell and not self.lock.forked:
+        if self.bells is not None and self.behind.unsaved.bell and not self.lock.forked:
             self.behind.unsaved.bell = False    # before: a batch may ring meanwhile, without the GIL
             try:
-                self._flusher._bells.put(None)
+                self.bells.put(None)
             except MemoryError:
                 self.behind.unsaved.bell = True     # the write has been made: the next call rings
         return 0
@@ -425,35 +430,25 @@ cdef class WriteBehindCore(DrainCore):
         lock_release(&self.lock)
         return None if until == 0 else max(<int64_t>(until - <uint64_t>native_now()), 0) / 1e9
 
-    def _give_up_room(self, Request request not None):
-        """There is no next attempt of a change."""
+    def _release_room(self, Request request not None):
+        """There is no next attempt of a change; whether room was kept for it, and is for nobody now."""
         cdef bint is_kept
         if not request.ticket:
-            return
+            return False
         self.ready()
         lock_acquire(&self.lock)
         room_give_up(&self.behind, request.ticket)
         room_expire(&self.behind)
         is_kept = self.behind.unsaved.kept != 0
         lock_release(&self.lock)
-        if not is_kept:
-            self.tell_of_room()
+        return not is_kept
 
-    def _let_go_of_room(self):
+    def _release_all_room(self):
         """For one who may not wait: what is kept for others is there for all."""
         self.ready()
         lock_acquire(&self.lock)
         room_let_go(&self.behind)
         lock_release(&self.lock)
-        self.tell_of_room()
-
-    cdef int tell_of_room(self) except -1:
-        """No room is kept any more. The change may have been made: a lack of memory is no error of it."""
-        if not self.lock.forked:
-            try:
-                self._flusher.tell_of_room()
-            except MemoryError:         # those who wait look by themselves after a while
-                pass
 
     # ---- many keys: changing ---------------------------------------------------------------------------
 

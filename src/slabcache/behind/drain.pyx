@@ -11,6 +11,8 @@ from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 
 from slabcache.arena.header cimport NIL, shape_t, slot_t
 from slabcache._base cimport SlabBase, checked_capacity, empty_rows, new_arena
+from slabcache.arena.check cimport check_t
+from slabcache.behind.arena.check cimport check_behind
 from slabcache.behind.arena.slab cimport (
     behind_drain,
     behind_put_aside,
@@ -108,6 +110,9 @@ cdef class DrainCore(SlabBase):
         behind_attach(&self.behind, self.slab.header)
         self.behind.unsaved.max_pending = spare
         self.default = packed
+
+    cdef check_t walk(self, slot_t *culprit) noexcept nogil:
+        return check_behind(&self.behind, culprit)
 
     cdef int usable(self) except -1:
         if self.closed:

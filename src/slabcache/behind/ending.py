@@ -18,38 +18,47 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, cast
 
-from slabcache._base import forks
 from slabcache.behind import workers
 from slabcache.behind.flusher import Saved, forget_owners, open_flushers
 from slabcache.behind.waiting import seconds_until
 from slabcache.errors import ClosedError
-
-if TYPE_CHECKING:
-    from slabcache.write_behind import WriteBehindCache
+from slabcache.machine.lock import forks
 
 __all__ = ["flush_before_others_end", "forget_parent"]
 
 log = logging.getLogger("slabcache")
+
+
+class Savable(Protocol):
+    """What is saved at the end: a `WriteBehindCache`."""
+
+    store: Any
+    _exit_timeout: float
+    _forked: bool
+
+    def flush(self, timeout: float | None = None) -> None: ...
+    def close(self, timeout: float | None = None) -> None: ...
+
 
 _ends_at: float | None = None  # when the interpreter began to end
 _finalized = 0  # the process whose end has been provided for
 _forks = forks()  # when threads and loads were last renewed
 
 
-def _deadline(cache: WriteBehindCache) -> float:
+def _deadline(cache: Savable) -> float:
     """Of all steps by which the interpreter is left."""
     global _ends_at
     _ends_at = _ends_at or time.monotonic()
     return _ends_at + cache._exit_timeout
 
 
-def _start_flushes() -> list[WriteBehindCache]:
+def _start_flushes() -> list[Savable]:
     """Have all open caches flush at the same time: one whose store fails must not take the time of others."""
     caches = []
     for flusher in open_flushers():
-        cache = flusher.cache()
+        cache = cast(Savable | None, flusher.cache())
         if cache is not None and not cache._forked:
             caches.append(cache)
             with contextlib.suppress(Exception):

@@ -18,19 +18,17 @@ import weakref
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from slabcache.behind.core import WriteBehindCore
 from slabcache.behind.division import Outcome, divide
 from slabcache.behind.drain import IDLE, UNTIL_DUE, Batch
 from slabcache.behind.waiting import Bell, deadline_after, look_again, persist, seconds_until, wake_all
 from slabcache.codec.rows import from_rows
 from slabcache.errors import ClosedError, RowsRejected
-
-if TYPE_CHECKING:
-    from slabcache.stores.base import Store
-    from slabcache.write_behind import WriteBehindCache
+from slabcache.stores.base import Store
 
 __all__ = ["Flusher", "OnRejected", "Room", "Saved", "Waiter", "forget_owners", "open_flushers"]
 
@@ -142,7 +140,7 @@ class Flusher:
 
     def __init__(
         self,
-        cache: WriteBehindCache,
+        cache: WriteBehindCore,
         store: Store,
         flush_interval: float,
         flush_rows: int,
@@ -150,7 +148,7 @@ class Flusher:
     ) -> None:
         self._bells: SimpleQueue[int | None] = SimpleQueue()  # what became dirty no later is to be written
         self._cache = weakref.ref(cache)
-        self._kept: WriteBehindCache | None = None  # dropped by its users; its finalizer puts it here
+        self._kept: list[Any] = [None]  # the cache, dropped by its users; its finalizer puts it there
         self._was_dropped = False
         self._idle: dict[object, Callable[[], object]] = {}  # to be called when the thread has no reference
         self.store = store
@@ -198,6 +196,12 @@ class Flusher:
             self._disown()
             raise
 
+    def attach(self) -> None:
+        """The cache is complete: it may ring, and be dropped."""
+        cache = self.cache()
+        assert cache is not None
+        cache._attach(self._bells, self._kept)
+
     def _disown(self) -> None:
         for identity in self.identities:
             if _owners.get(identity) is self:
@@ -227,7 +231,7 @@ class Flusher:
                 )
         while not self.join(time.monotonic() + COLLECT_AGAIN):
             self._bells.put(None)  # without the GIL a weak reference may be cleared without telling it
-            if self._was_dropped and self._kept is None:
+            if self._was_dropped and not self.is_dropped:
                 gc.collect()  # it is saved, and garbage
             if seconds_until(deadline) != 0:
                 continue
@@ -303,7 +307,7 @@ class Flusher:
         is_there = not self._has_ended and not self._is_child
         return is_there and threading.get_ident() == self._thread.ident
 
-    def oldest(self, cache: WriteBehindCache) -> float:
+    def oldest(self, cache: WriteBehindCore) -> float:
         """Seconds since the oldest unsaved entry became dirty; 0.0 when there is none."""
         since = cache._unsaved()[3]
         ages = [self._since, self._oldest_aside(), since or None]
@@ -321,14 +325,15 @@ class Flusher:
     @property
     def is_dropped(self) -> bool:
         """Whether nobody but this thread has the cache."""
-        return self._kept is not None
+        return self._kept[0] is not None
 
     @property
     def has_ended(self) -> bool:
         return self._has_ended
 
-    def cache(self) -> WriteBehindCache | None:
-        return self._cache() if self._kept is None else self._kept
+    def cache(self) -> WriteBehindCore | None:
+        kept: WriteBehindCore | None = self._kept[0]
+        return self._cache() if kept is None else kept
 
     def _is_used(self) -> bool:
         cache = self.cache()
@@ -358,13 +363,13 @@ class Flusher:
 
     # ---- what callers wait for; in the thread ----------------------------------------------------------
 
-    def _is_met(self, need: Room | Saved, cache: WriteBehindCache) -> bool:
+    def _is_met(self, need: Room | Saved, cache: WriteBehindCore) -> bool:
         if isinstance(need, Room):
             return self.freed >= need.freed or (need.again is not None and not cache._keeps_room())
         older = (self._since, self._oldest_aside(), cache._unsaved()[3] or None)
         return all(since is None or since > need.until for since in older)
 
-    def _tell(self, cache: WriteBehindCache) -> None:
+    def _tell(self, cache: WriteBehindCore) -> None:
         """Something has changed: wake those whose need is met."""
         for waiter, wake in self._waiters.copy().items():
             if self._is_met(waiter.need, cache):
@@ -404,7 +409,7 @@ class Flusher:
                 return False
             self._rest(None)  # its finalizer, which puts it into `_kept`, is about to run
             return True
-        if self._kept is not None and not self._was_dropped:
+        if self.is_dropped and not self._was_dropped:
             self._cache = weakref.ref(
                 cache, lambda _: self._bells.put(None)
             )  # the other may have been cleared
@@ -414,7 +419,7 @@ class Flusher:
         self._work(cache)
         timeout = self._sleep(cache)
         if timeout is None:
-            self._kept = None  # nothing to lose: it may go, unless somebody has come by it again
+            self._kept[0] = None  # nothing to lose: it may go, unless somebody has come by it again
         del cache
         if self._was_dropped and self.cache() is None:
             return False
@@ -445,7 +450,7 @@ class Flusher:
                 self._tell(cache)
             del cache
 
-    def _work(self, cache: WriteBehindCache) -> None:
+    def _work(self, cache: WriteBehindCore) -> None:
         """Write all that is due; what the store raises is raised."""
         while not self._is_stopping and not self.store_is_closed:
             again = self._take(cache)
@@ -453,7 +458,7 @@ class Flusher:
                 return
             self._write(cache, again)
 
-    def _sleep(self, cache: WriteBehindCache) -> float | None:
+    def _sleep(self, cache: WriteBehindCore) -> float | None:
         """Seconds until something is due, None while nothing is unsaved. The cache is told, and looked at
         once more after that: what came in before rings no bell."""
         idle = cache._unsaved()[0] == 0
@@ -476,7 +481,7 @@ class Flusher:
 
     def _wanted(self) -> int:
         """What became dirty no later is to be written now."""
-        if self._kept is not None:
+        if self.is_dropped:
             return time.monotonic_ns()
         if any(isinstance(waiter.need, Room) for waiter in self._waiters.copy()):
             return time.monotonic_ns()
@@ -484,7 +489,7 @@ class Flusher:
 
     # ---- batches ---------------------------------------------------------------------------------------
 
-    def _take(self, cache: WriteBehindCache) -> bool:
+    def _take(self, cache: WriteBehindCore) -> bool:
         """Take a batch; whether its rows are some that have failed by themselves. These have every other turn
         at most."""
         again = not self._again and not self._failures and self._take_failing(cache)
@@ -493,7 +498,7 @@ class Flusher:
         self._again = again
         return again
 
-    def _take_due(self, cache: WriteBehindCache) -> bool:
+    def _take_due(self, cache: WriteBehindCore) -> bool:
         due = time.monotonic_ns() - self._interval
         if cache._unsaved()[3] <= due:  # those that are almost due go with it: a batch costs more than a row
             due += self._interval // EARLY
@@ -508,7 +513,7 @@ class Flusher:
             self._batch = None
         return len(batch) > 0
 
-    def _take_failing(self, cache: WriteBehindCache) -> bool:
+    def _take_failing(self, cache: WriteBehindCore) -> bool:
         now, since = time.monotonic(), cache._unsaved()[3]
         final = {slot for slot, aside in self._aside.items() if self._is_final(aside, since)}
         slots = [
@@ -534,7 +539,7 @@ class Flusher:
         deletions = (other for other in self._aside.values() if other.deleted and other.refused is None)
         return all(deletion.since > aside.refused for deletion in deletions)
 
-    def _write(self, cache: WriteBehindCache, again: bool) -> None:
+    def _write(self, cache: WriteBehindCore, again: bool) -> None:
         """Give the batch to the store, deletions first: a new row may need what an old one leaves free.
 
         Where the store is away, that is raised. But rows that have failed by themselves before say nothing
@@ -577,7 +582,7 @@ class Flusher:
             self._trouble = 0
         self._tell(cache)
 
-    def _save(self, cache: WriteBehindCache, part: Rows) -> None:
+    def _save(self, cache: WriteBehindCore, part: Rows) -> None:
         """Save rows that are all to be deleted, or none."""
         keys = _read_only(from_rows(cache._key_schema, part.keys))
         if part.deleted[0]:
@@ -591,14 +596,14 @@ class Flusher:
             raise RuntimeError(f"{self._name()} has coroutines for methods, and needs plain ones")
         self._settle(cache, part)
 
-    def _settle(self, cache: WriteBehindCache, part: Rows) -> None:
+    def _settle(self, cache: WriteBehindCore, part: Rows) -> None:
         cache._settle(part.slots, True)
         self.counts.flushes += 1
         self.counts.flushed_rows += len(part.slots)
         self.freed += len(part.slots)
         self._tell(cache)
 
-    def _reject(self, cache: WriteBehindCache, part: Rows, error: BaseException) -> None:
+    def _reject(self, cache: WriteBehindCore, part: Rows, error: BaseException) -> None:
         keys = from_rows(cache._key_schema, part.keys)
         values = from_rows(cache._value_schema, part.values)
         cache._settle(part.slots, False)
@@ -620,7 +625,7 @@ class Flusher:
         except BaseException as raised:  # nothing may end the thread
             _tell_log("on_rejected raised", level=logging.ERROR, exc_info=raised)
 
-    def _put_aside(self, cache: WriteBehindCache, part: Rows, is_refused: bool) -> None:
+    def _put_aside(self, cache: WriteBehindCore, part: Rows, is_refused: bool) -> None:
         """Rows that fail by themselves are tried again, each after a pause that doubles."""
         if not len(part.slots):
             return
@@ -656,7 +661,7 @@ class Flusher:
         self._failures += 1
         self._note(error, answered=False)
 
-    def _give_back(self, cache: WriteBehindCache) -> None:
+    def _give_back(self, cache: WriteBehindCore) -> None:
         """Rows of the batch under way that are not settled are dirty again."""
         if self._batch is not None:
             cache._restore(self._batch)

@@ -7,21 +7,19 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from slabcache.behind import workers
+from slabcache.behind.core import WriteBehindCore
 from slabcache.behind.division import divide
 from slabcache.behind.flights import Flight, Flights
+from slabcache.behind.request import Request
 from slabcache.behind.waiting import Bell, deadline_after, look_again, persist, seconds_until, wake_all
 from slabcache.codec.rows import as_rows, from_rows
 from slabcache.errors import ClosedError, own_copy
-
-if TYPE_CHECKING:
-    from slabcache.behind.request import Request
-    from slabcache.stores.base import Store
-    from slabcache.write_behind import WriteBehindCache
+from slabcache.stores.base import Store
 
 __all__ = ["Flight", "Loader", "Loads"]
 
@@ -51,7 +49,7 @@ class Loader:
     see workers.py. No lock is held while Python code runs, see flights.pyx.
     """
 
-    def __init__(self, cache: WriteBehindCache, store: Store, loads: int, load_timeout: float | None) -> None:
+    def __init__(self, cache: WriteBehindCore, store: Store, loads: int, load_timeout: float | None) -> None:
         self._cache = weakref.ref(cache)
         self._store = store
         self._key_schema = cache._key_schema
@@ -64,11 +62,11 @@ class Loader:
         self._landings: dict[object, Callable[[], object]] = {}  # to be called when a flight has landed
         self._is_closed = False
 
-    def renewed(self, cache: WriteBehindCache) -> Loader:
+    def renewed(self, cache: WriteBehindCore) -> Loader:
         """In the child of a fork: the threads that carry out loads are its parent's."""
         return Loader(cache, self._store, self._flights.limit, self._timeout)
 
-    def submit(self, cache: WriteBehindCache, request: Request) -> Loads:
+    def submit(self, cache: WriteBehindCore, request: Request) -> Loads:
         """Have the missing rows of a request loaded; those that nobody loads yet join the next flight.
 
         A flight has its rows kept before it lands, and no flight lands between the moment when a row is found

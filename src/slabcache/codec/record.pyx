@@ -57,15 +57,17 @@ import numpy as np
 from numpy.ma import MaskedArray    # here, not lazily: an import in a forked child can wait for ever
 
 from slabcache.errors import as_unfit_key
-from slabcache.codec.dtypes import (
+from slabcache.codec.conversions import (
     MASKED,
     decode_numpy,
-    describe,
     encode_numpy,
     equal_arrays,
     flat_items,
     named_items,
+    plain_array,
+    structured_rows,
 )
+from slabcache.codec.dtypes import describe
 
 cnp.import_array()
 
@@ -263,11 +265,9 @@ cdef class Schema:
 
     cdef int encode_void(self, object item, char *target) except -1:
         """A key that is a row of numpy's: as in an array of them."""
-        from slabcache.codec.rows import as_rows      # which imports this module
-
         cdef bytes packed
         try:
-            packed = as_rows(self, item).tobytes()
+            packed = structured_rows(self, plain_array(item, f"{self.role}s")).tobytes()
         except (TypeError, ValueError, OverflowError) as error:
             raise as_unfit_key(error) from None
         memcpy(target, PyBytes_AS_STRING(packed), self.size)

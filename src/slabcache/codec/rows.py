@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import array
 from collections.abc import Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.ma import MaskedArray  # here, not lazily: an import in a forked child can wait for ever
 
-from slabcache.codec.dtypes import convert, plain_array
-from slabcache.codec.record import DELTA_DTYPE, Record
-
-if TYPE_CHECKING:
-    from slabcache.codec.record import Schema
+from slabcache.codec.conversions import convert, fill_column, plain_array, refuse_bool_keys, structured_rows
+from slabcache.codec.record import DELTA_DTYPE, Record, Schema
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +43,7 @@ def as_rows(schema: Schema, source: object) -> Array:
     elif rows.dtype.names is None:
         rows = _matrix_rows(schema, rows)
     elif rows.dtype != schema.packed:
-        rows = _structured_rows(schema, rows)
+        rows = structured_rows(schema, rows)
     if rows.ndim == 0:
         rows = rows.reshape(1)
     if rows.ndim != 1:
@@ -132,7 +129,7 @@ def _items(source: object, role: str, *, ordered: bool) -> tuple[object, ...]:
 
 def _plain_rows(schema: Schema, source: Array) -> Array:
     """Rows of a dtype that is neither structured nor a subarray."""
-    _refuse_bool_keys(schema, source, schema.role)
+    refuse_bool_keys(schema, source, schema.role)
     return convert(source, schema.packed, schema.role)
 
 
@@ -161,35 +158,8 @@ def _matrix_rows(schema: Schema, source: Array) -> Array:
         return source.view(schema.packed)[:, 0]
     rows = np.empty(len(source), schema.packed)
     for position, name in enumerate(schema.names or ()):
-        _fill(schema, rows[name], source[:, position], position)
+        fill_column(schema, rows[name], source[:, position], position)
     return rows
-
-
-def _structured_rows(schema: Schema, source: Array) -> Array:
-    """Rows of another structured dtype, field by field. By name, as the scalar call takes a record: numpy
-    would cast by position, and swap two fields in silence."""
-    theirs, ours = source.dtype.names or (), schema.names or ()
-    if set(theirs) != set(ours):
-        raise TypeError(
-            f"{schema.role}s: the fields {theirs} are not the fields {ours}; rename or select them"
-        )
-    rows = np.empty(source.shape, schema.packed)
-    for position, name in enumerate(ours):
-        _fill(schema, rows[name], source[name], position)
-    return rows
-
-
-def _fill(schema: Schema, target: Array, column: Array, position: int) -> None:
-    label = schema.label(position)
-    _refuse_bool_keys(schema, column, label)
-    if column.shape != target.shape:
-        raise TypeError(f"{label}: elements of shape {column.shape[1:]} are not {target.shape[1:]}")
-    target[...] = convert(column, target.dtype, label)
-
-
-def _refuse_bool_keys(schema: Schema, column: Array, label: str) -> None:
-    if schema.role == "key" and column.dtype.kind == "b":
-        raise TypeError(f"{label}: an array of bool is not one of integer keys")
 
 
 def out_array(schema: Schema, out: object, outer: tuple[int, ...]) -> Array:

@@ -1,12 +1,11 @@
-"""The lock of a cache and the gate before fork(); `lock.h` tells how both work.
+"""The lock of a cache and the gate before fork(); `lock_state.h` tells how both work.
 
 Scalar calls:  lock_acquire, change the arena, lock_release: the GIL, where there is one, is kept.
 Batches:       batch_enter, let the GIL go, change the arena, batch_leave, take the GIL back.
 
 `SlabBase.enter` and `leave` do the latter, by hand, as small batches keep the GIL: Cython does not check
-that what stands between them needs no GIL, so it must be calls of `nogil` functions alone. The state
-behind the header belongs to one extension module, `_base`: others may acquire and release a lock for scalar
-calls, and have those two methods for batches.
+that what stands between them needs no GIL, so it must be calls of `nogil` functions alone. The state of all
+locks belongs to this module; what needs none of it is done in line.
 """
 
 cdef extern from "machine/lock.h" nogil:
@@ -15,19 +14,23 @@ cdef extern from "machine/lock.h" nogil:
 
     ctypedef bint flag_t        # read and set by any thread, with or without the lock
 
-    void lock_init(lock_t *lock)
-    void lock_destroy(lock_t *lock)
+    bint lock_try(lock_t *lock)
+    void lock_release(lock_t *lock)
 
 
-cdef extern from "machine/lock.h":
-    void lock_acquire(lock_t *lock) nogil
-    void lock_release(lock_t *lock) nogil
-    bint batch_enter(lock_t *lock)
-    void batch_leave(lock_t *lock) nogil
-    int forks                   # between the first process and this one; that of `_base`
-    int fork_install()
-    void fork_is_by_python(bint whether)
+cdef void lock_init(lock_t *lock) noexcept nogil
+cdef void lock_destroy(lock_t *lock) noexcept nogil
+cdef void lock_wait(lock_t *lock) noexcept nogil
+cdef bint batch_enter(lock_t *lock) noexcept
+cdef void batch_leave(lock_t *lock) noexcept nogil
 
-    void test_set_rest(bint whether)
-    long test_batches()
-    unsigned int test_overtakes(const lock_t *lock)
+# For tests of debug builds.
+cdef void set_rest(bint whether) noexcept nogil             # of threads that end a batch, before they want the GIL
+cdef long running_batches() noexcept nogil                  # that have let the GIL go, of all caches
+cdef unsigned int overtakes_of(const lock_t *lock) noexcept nogil
+
+
+cdef inline void lock_acquire(lock_t *lock) noexcept nogil:
+    """For a scalar call, which holds the GIL where there is one."""
+    if not lock_try(lock):
+        lock_wait(lock)
