@@ -9,6 +9,7 @@
 Record(seen=1001, mentions=1)
 """
 
+from slabcache import pickles as pickles  # which registers what it is for
 from slabcache.cache import SlabCache
 from slabcache.codec.record import Record
 from slabcache.errors import BackpressureError, ClosedError, RowsRejected, SumOverflowError

@@ -597,8 +597,8 @@ def schema_of(dtype):
     return Schema(dtype, "value")
 
 
-def record_from(dtype, tuple items):
-    """A Record from its items; pickles of records call it."""
+def restored(dtype, tuple items):
+    """The Record of which these are the dtype and the items."""
     cdef Schema schema = schema_of(dtype)
     if not schema.is_record:
         raise TypeError(f"{dtype} is no structured dtype")
@@ -769,10 +769,6 @@ cdef class Record:
     def __sizeof__(self):
         return object.__sizeof__(self) - sizeof(self.data) + record_schema(self).size
 
-    def __reduce__(self):
-        cdef Schema schema = record_schema(self)
-        return record_from, (schema.dtype, schema.decode_tuple(record_data(self)))
-
     def index(self, item, *limits):
         """The position of the first field that is equal to `item`. ValueError where there is none."""
         return record_items(self).index(item, *limits)
@@ -789,6 +785,11 @@ cdef class Record:
     def _asdict(self):
         """The fields as a dict from name to value."""
         return dict(zip(record_schema(self).names, record_items(self), strict=True))
+
+
+def dtype_and_items(Record record not None):
+    """What a pickle keeps of a record."""
+    return record_schema(record).dtype, record_items(record)
 
 
 (<PyTypeObject *>Record).tp_free = record_free
