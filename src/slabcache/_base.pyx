@@ -11,7 +11,6 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from slabcache.arena.header cimport (
-    CAPACITY_MAX,
     KEY_SIZE_MAX,
     NIL,
     arena_create,
@@ -19,11 +18,11 @@ from slabcache.arena.header cimport (
     arena_size,
     counters_t,
     header_t,
+    seed_t,
     shape_t,
     slot_t,
 )
 from slabcache.arena.check cimport CHECK_OK, check_slab, check_t
-from slabcache.arena.header cimport seed_t
 from slabcache.machine.lock cimport (
     batch_enter,
     batch_leave,
@@ -37,7 +36,6 @@ from slabcache.codec.record cimport Schema
 from slabcache.arena.slab cimport rows_t, slab_attach, slab_export_all, slab_key, slab_value
 
 import os
-from operator import index as as_index
 
 import numpy as np
 
@@ -63,15 +61,6 @@ cdef tuple CHECKS = (           # in the order of check_t
     "I6: states, rings and counts of unsaved entries do not agree",
     "I6: a mark is neither free nor that of one slot, or both",
 )
-
-
-cdef uint64_t checked_capacity(object capacity) except 0:
-    if isinstance(capacity, bool) or not hasattr(capacity, "__index__"):
-        raise TypeError(f"capacity must be an integer, not {type(capacity).__name__}")
-    number = as_index(capacity)
-    if not 1 <= number <= CAPACITY_MAX:
-        raise ValueError(f"capacity must be from 1 to {CAPACITY_MAX}, not {number}")
-    return number
 
 
 @cython.no_gc_clear
@@ -347,8 +336,8 @@ cdef class SlabIterator:
         cdef char small[SCRATCH_SIZE]
         cdef SlabBase cache = self.cache
         cdef Schema keys = cache._key_schema, values = cache._value_schema
-        cdef bytes large = scratch(values.size)
-        cdef char *data = scratch_data(large, small)
+        cdef char *data
+        cdef bytes _large = scratch(values.size, small, &data)
         cdef slot_t slot, following = NIL
         cdef bint valid, passed
         if self.exhausted:

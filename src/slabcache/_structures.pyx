@@ -79,11 +79,11 @@ from slabcache.arena.slab cimport (
     rows_t,
     slab_attach,
     slab_clear,
+    slab_count_look_up,
     slab_erase,
     slab_evict,
     slab_find,
     slab_free,
-    slab_get,
     slab_hash,
     slab_key,
     slab_move,
@@ -231,7 +231,8 @@ cdef class Slab:
         return (bytes(evicted_key), bytes(evicted_value)) if rows.count else None
 
     def get(self, bytes key):
-        slot = slab_get(&self.slab, slab_hash(&self.slab, key), key)
+        slot = slab_find(&self.slab, key)
+        slab_count_look_up(&self.slab, slot)
         return slab_value(&self.slab, slot)[: self.slab.header.value_size] if slot != NIL else None
 
     def find(self, bytes key):

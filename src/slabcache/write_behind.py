@@ -10,7 +10,7 @@ import numpy as np
 
 from slabcache.arguments import seconds, whole
 from slabcache.behind.aio import AsyncCalls
-from slabcache.behind.calls import NO_DEFAULT, shape_of
+from slabcache.behind.calls import NO_DEFAULT
 from slabcache.behind.core import NO_ROOM
 from slabcache.behind.ending import flush_before_others_end, forget_parent
 from slabcache.behind.flusher import Flusher, OnRejected
@@ -283,7 +283,7 @@ class WriteBehindCache(AsyncCalls, SlabMapping):
         self._check_open()
         request = Request(self, keys, READ)
         self._invalidate(request)
-        return request.found.reshape(shape_of(keys, request))
+        return request.found.reshape(request.shape)
 
     def invalidate_all(self) -> int:
         """Drop all saved entries from memory, so that the next use of each asks the store; how many.

@@ -1,14 +1,17 @@
 """One contiguous arena: everything a cache keeps, reached by offset. **No pointer lies inside.**
 
-    0         header_t   what the arena is, its secrets, counters and list heads
-    320       bucket_t x bucket_count        (see table.pxd)
-    slots_at  slot x (slot_count + 1)        (see slab.pxd); slot 0 is the sentinel of the LRU list
-    extra_at  what a cache before a store keeps (see behind/arena/unsaved.pxd); nothing in others
-    pool_at   its marks (see behind/arena/marks.pxd)
+    0           header_t   what the arena is, its secrets, counters and list heads
+    buckets_at  bucket_t x bucket_count      (see table.pxd)
+    slots_at    slot x (slot_count + 1)      (see slab.pxd); slot 0 is the sentinel of the LRU list
+    extra_at    what a cache before a store keeps (see behind/arena/unsaved.pxd); nothing in others
+    pool_at     its marks (see behind/arena/marks.pxd)
 
 So the same bytes can be anonymous memory today, and a file or shared memory next. The system hands
 them out zeroed and lazily: a zeroed arena past its header is an empty cache, no page of it is touched
 before an entry needs it, and it never grows.
+
+Base words of the header: what the arena is, from `magic` to `slot_count`, `key_at`, `buckets_at`, secrets and
+counters. Derived, from the slots: `size`, `free_head`, `fresh`. The trail is advice.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -17,8 +20,9 @@ from slabcache.machine.native cimport native_map, native_page_size, native_unmap
 
 
 cdef enum:
-    ARENA_LAYOUT = 4            # version of everything that lies in an arena, of either room
+    ARENA_LAYOUT = 5            # version of everything that lies in an arena, of either room
     ARENA_HEADER_SIZE = 320     # bytes; whole cache lines, so that buckets do not straddle
+    SLOT_KEY_AT = 12            # bytes of links and hint, which come before the key
     BUCKET_SIZE = 64            # bytes; one cache line
     BUCKET_CELLS = 12           # entries a bucket holds
 
@@ -78,10 +82,12 @@ cdef struct header_t:
     slot_t size                 # live entries
     slot_t free_head            # first recycled slot, chained through `next`; NIL when there is none
     slot_t fresh                # slots handed out at least once are 1 to `fresh`
+    uint32_t key_at             # bytes from the start of a slot to its key
     uint64_t version            # rises with each change of content or order
     counters_t counters
     seed_t seed
     trail_t trail
+    uint64_t buckets_at         # bytes from the start of the arena to the table
 
 
 cdef struct shape_t:            # what an arena is to have room for; the caller has checked all sizes
@@ -95,7 +101,7 @@ cdef struct shape_t:            # what an arena is to have room for; the caller 
 
 cdef inline uint64_t arena_stride(const shape_t *shape) noexcept nogil:
     """Bytes of a slot: links and hint, key, value, rounded up to 4."""
-    return (12 + shape.key_size + shape.value_size + 3) & ~<uint64_t>3
+    return (SLOT_KEY_AT + shape.key_size + shape.value_size + 3) & ~<uint64_t>3
 
 
 cdef inline uint64_t arena_bucket_count(uint64_t slot_count) noexcept nogil:
@@ -141,7 +147,9 @@ cdef inline header_t *arena_create(const shape_t *shape, const seed_t *seed) noe
     header.slot_stride = <uint32_t>arena_stride(shape)
     header.slot_count = <slot_t>(shape.capacity + shape.spare)
     header.bucket_count = arena_bucket_count(header.slot_count)
-    header.slots_at = ARENA_HEADER_SIZE + header.bucket_count * BUCKET_SIZE
+    header.key_at = SLOT_KEY_AT
+    header.buckets_at = ARENA_HEADER_SIZE
+    header.slots_at = header.buckets_at + header.bucket_count * BUCKET_SIZE
     header.extra_at = arena_extra_at(shape)
     header.pool_at = arena_pool_at(shape) if shape.pool_size else 0
     header.arena_size = size

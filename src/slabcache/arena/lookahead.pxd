@@ -142,27 +142,25 @@ cdef inline void lookahead_next_pair(
 ) noexcept nogil:
     """Before `row` and the one after it run, in a batch that may evict: move two rows on, and fetch what
     will be touched by the evictions that follow on those of the last two rows."""
-    cdef bucket_t *buckets[PAIR]
-    cdef uint32_t first = ahead.evictions, count = slab.lru.trail.evictions - first, i
     cdef size_t load = row + STAGES * DISTANCE, match = load - DISTANCE, links = match - DISTANCE, n
+    cdef uint32_t first = ahead.evictions, i
+    cdef uint32_t count = min(slab.lru.trail.evictions - first, <uint32_t>PAIR)     # a row evicts one at most
+    cdef bucket_t *buckets[PAIR]
     ahead.evictions += count
-    for n in range(load, load + PAIR):
-        if n < rows:
-            lookahead_load(ahead, slab, keys, n)
+    # What takes time to compute comes first, then the prefetches one right after the other.
+    for n in range(load, min(load + PAIR, rows)):
+        lookahead_load(ahead, slab, keys, n)
     for i in range(count):
         buckets[i] = slab_bucket_of_coming(slab, first + i)
-    for n in range(load, load + PAIR):
-        if n < rows:
-            lookahead_bucket(ahead, slab, n)
+    for n in range(load, min(load + PAIR, rows)):
+        lookahead_bucket(ahead, slab, n)
     for i in range(count):
         native_prefetch(buckets[i])
         slab_prefetch(slab, lru_coming(&slab.lru, first + i))
-    for n in range(match, match + PAIR):
-        if n < rows:
-            lookahead_match(ahead, slab, n)
-    for n in range(links, links + PAIR):
-        if n < rows:
-            lookahead_links(ahead, slab, n)
+    for n in range(match, min(match + PAIR, rows)):
+        lookahead_match(ahead, slab, n)
+    for n in range(links, min(links + PAIR, rows)):
+        lookahead_links(ahead, slab, n)
 
 
 cdef inline slot_t lookahead_find(const lookahead_t *ahead, const slab_t *slab, size_t row) noexcept nogil:

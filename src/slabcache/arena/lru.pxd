@@ -11,6 +11,8 @@ slot carries a hint, the slot that was pushed 16 pushes after it: when it is evi
 coming victim early enough to fetch it. A hint may be stale, or 0, and then costs time alone; but it is
 followed, so it always names a slot that there is.
 
+Base words: `next`. Derived: `prev`. Hints and trail are advice.
+
 Invariant I2: forward and backward the list visits every live, unevicted slot once.
 """
 

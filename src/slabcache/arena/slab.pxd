@@ -2,7 +2,7 @@
 
 A slot, `stride` bytes:
 
-    byte 0      4      8      12               12 + key_size                stride
+    byte 0      4      8      key_at: 12       key_at + key_size            stride
          | prev | next | hint | key (packed)   | value (packed)   | padding |
 
 The links stand beside the key, so that a search that ends here has fetched what moving the entry
@@ -13,6 +13,9 @@ newcomer: no allocation, no free.
 Each function needs the lock of the cache. None allocates, fails half-way or runs Python code. All but
 those that name a range are O(1).
 
+Base words: `next` from the sentinel on, which says what is live and in which order, and key and value of
+what is live. Derived: `prev`, the free chain, the table. The hint is advice.
+
 Invariants: I3 live + free slots = all slots, a free slot is on no list; I4 a found slot's key equals
 the key asked for, byte for byte; I5 insertions - evictions - deletions = size <= capacity.
 """
@@ -20,7 +23,7 @@ the key asked for, byte for byte; I5 insertions - evictions - deletions = size <
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from slabcache.arena.header cimport ARENA_HEADER_SIZE, NIL, header_t, slot_t
+from slabcache.arena.header cimport NIL, header_t, slot_t
 from slabcache.arena.hash cimport hash_key
 from slabcache.arena.lru cimport (
     TRAIL,
@@ -51,6 +54,7 @@ cdef struct slab_t:             # views into one arena
     header_t *header
     table_t table
     lru_t lru
+    char *values                # value of slot 0
 
 
 cdef struct rows_t:             # packed rows that a caller lends to take what leaves the cache
@@ -60,21 +64,21 @@ cdef struct rows_t:             # packed rows that a caller lends to take what l
 
 
 cdef enum:
-    SLOT_KEY_AT = 12            # bytes from the start of a slot to its key
     MOVES_AHEAD = 16            # slots between the one that is moved and the one whose bucket is fetched
 
 
 cdef inline void slab_attach(slab_t *slab, header_t *header) noexcept nogil:
     cdef char *slots = <char *>header + header.slots_at
     slab.header = header
-    slab.table.buckets = <bucket_t *>(<char *>header + ARENA_HEADER_SIZE)
+    slab.table.buckets = <bucket_t *>(<char *>header + header.buckets_at)
     slab.table.bucket_count = header.bucket_count
-    slab.table.keys = slots + SLOT_KEY_AT
+    slab.table.keys = slots + header.key_at
     slab.table.key_stride = header.slot_stride
     slab.table.key_size = header.key_size
     slab.lru.links = slots
     slab.lru.stride = header.slot_stride
     slab.lru.trail = &header.trail
+    slab.values = slots + header.key_at + header.key_size
 
 
 cdef inline uint64_t slab_hash(const slab_t *slab, const char *key) noexcept nogil:
@@ -86,7 +90,7 @@ cdef inline const char *slab_key(const slab_t *slab, slot_t slot) noexcept nogil
 
 
 cdef inline char *slab_value(const slab_t *slab, slot_t slot) noexcept nogil:
-    return slab.lru.links + slot * slab.lru.stride + SLOT_KEY_AT + slab.table.key_size
+    return slab.values + slot * slab.lru.stride
 
 
 cdef inline void slab_prefetch(const slab_t *slab, slot_t slot) noexcept nogil:
@@ -126,20 +130,17 @@ cdef inline void slab_count_look_up(slab_t *slab, slot_t slot) noexcept nogil:
         slab_touch(slab, slot)
 
 
-cdef inline slot_t slab_get(slab_t *slab, uint64_t hash, const char *key) noexcept nogil:
-    """The slot of `key`, now the most recent, or NIL; a hit or a miss is counted."""
-    cdef slot_t slot = table_find(&slab.table, hash, key)
-    slab_count_look_up(slab, slot)
-    return slot
-
-
 # ---- changing ------------------------------------------------------------------------------------
+
+cdef inline void slab_count_update(slab_t *slab) noexcept nogil:
+    slab.header.counters.updates += 1
+    slab.header.version += 1
+
 
 cdef inline void slab_updated(slab_t *slab, slot_t slot) noexcept nogil:
     """Count a change that was made to the value of a live slot, and make it the most recent."""
     lru_move_to_front(&slab.lru, slot)
-    slab.header.counters.updates += 1
-    slab.header.version += 1
+    slab_count_update(slab)
 
 
 cdef inline void slab_detach(slab_t *slab, uint64_t hash, slot_t slot) noexcept nogil:
@@ -169,10 +170,19 @@ cdef inline bucket_t *slab_bucket_of_coming(const slab_t *slab, uint32_t evictio
     return table_home(&slab.table, slab_hash(slab, slab_key(slab, slot)))
 
 
-cdef inline slot_t slab_evict(slab_t *slab, rows_t *evicted, bint fetch) noexcept nogil:
-    """Evict the least recent entry of a cache that is not empty; append it to `evicted` unless NULL.
+cdef inline slot_t slab_take_out(slab_t *slab, slot_t victim, rows_t *evicted) noexcept nogil:
+    """Evict a live slot; append it to `evicted` unless NULL. It is detached then."""
+    if evicted is not NULL:
+        slab_export(slab, victim, evicted)
+    slab_detach(slab, slab_hash(slab, slab_key(slab, victim)), victim)
+    slab.header.counters.evictions += 1
+    return victim
 
-    With `fetch`, what coming evictions will touch is fetched. Returns the slot, detached.
+
+cdef inline slot_t slab_evict(slab_t *slab, rows_t *evicted, bint fetch) noexcept nogil:
+    """Evict the least recent entry of a cache that is not empty, as `slab_take_out`.
+
+    With `fetch`, what coming evictions will touch is fetched.
     """
     cdef slot_t victim = lru_least_recent(&slab.lru)
     cdef uint32_t eviction = slab.lru.trail.evictions
@@ -180,11 +190,7 @@ cdef inline slot_t slab_evict(slab_t *slab, rows_t *evicted, bint fetch) noexcep
     if fetch:
         slab_prefetch(slab, lru_coming(&slab.lru, eviction))
         native_prefetch(slab_bucket_of_coming(slab, eviction))
-    if evicted is not NULL:
-        slab_export(slab, victim, evicted)
-    slab_detach(slab, slab_hash(slab, slab_key(slab, victim)), victim)
-    slab.header.counters.evictions += 1
-    return victim
+    return slab_take_out(slab, victim, evicted)
 
 
 cdef inline slot_t slab_take_free(slab_t *slab) noexcept nogil:

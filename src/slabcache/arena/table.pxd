@@ -15,6 +15,8 @@ A bucket is one cache line of twelve cells:
 Find, insert and erase cost O(1): mostly one bucket, and one cache line, at load 0.6. The table is sized
 once and never grows, so there is no rehash. It does not own the keys: it is told where slot n keeps its key.
 
+All words are derived, from the keys of the live slots.
+
 Invariant I1: every live slot is in the table once, found from its key; the table holds nothing else.
 
 Source: the overflow counters of F14 (Bronson and Shi, Facebook, 2019).

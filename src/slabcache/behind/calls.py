@@ -27,7 +27,7 @@ from slabcache.errors import BackpressureError, ClosedError, SumOverflowError
 from slabcache.machine.lock import forks
 from slabcache.stores.base import Store
 
-__all__ = ["NO_DEFAULT", "Calls", "Need", "Steps", "shape_of"]
+__all__ = ["NO_DEFAULT", "Calls", "Need", "Steps"]
 
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
@@ -185,27 +185,12 @@ class Calls(WriteBehindCore):
         loads = self._loader.submit(self, request)
         if not loads.keys:
             return
-        flights = list(dict.fromkeys(loads.flights))
         try:
-            yield flights
+            yield loads.distinct()
         except GeneratorExit:  # nobody waits any more
             self._loader.withdraw(loads)
             raise
-        positions = [flight.positions[key] for flight, key in zip(loads.flights, loads.keys, strict=True)]
-        if any(flight.failures for flight in flights):
-            for flight, position in zip(loads.flights, positions, strict=True):
-                if position in flight.failures:
-                    raise self._loader.own(flight.failures[position])
-        numbers = {flight: number for number, flight in enumerate(flights)}
-        which = np.array([numbers[flight] for flight in loads.flights])
-        places = np.array(positions)
-        for flight, number in numbers.items():
-            here = np.flatnonzero(which == number)
-            assert flight.values is not None
-            assert flight.found is not None
-            at = places[here]
-            fresh = flight in loads.fresh
-            request.supply(loads.rows[here], flight.values[at], flight.found[at], flight.since, fresh)
+        self._loader.hand_over(loads, request)
 
     def _changing(self, request: Request, attempt: Any) -> Steps[None]:
         """Attempt a change until nothing is missing and there is room."""
@@ -274,7 +259,7 @@ class Calls(WriteBehindCore):
     ) -> Steps[tuple[Array, Array]]:
         self._check_open()
         request = Request(self, keys, READ, counted, moves)
-        shape = shape_of(keys, request)
+        shape = request.shape
         target = None if out is None else out_array(self._value_schema, out, shape)
         yield from self._reading(request)
         if target is not None:
@@ -337,7 +322,7 @@ class Calls(WriteBehindCore):
         position = schema.number_position_of(field)
         deltas = as_deltas(schema, position, by, len(request))
         results = np.empty(len(request), schema.dtype if field is None else schema.dtype[field])
-        shape = shape_of(keys, request)
+        shape = request.shape
         answer = results.reshape(shape), request.found.reshape(shape)  # now: later there may be no memory
         yield from self._changing(request, lambda: self._increment(request, position, deltas, results))
         if request.done < len(request):
@@ -381,7 +366,7 @@ class Calls(WriteBehindCore):
     def _deleting(self, keys: Any) -> Steps[Array]:
         self._check_open()
         request = Request(self, keys, CHANGE)
-        found = request.found.reshape(shape_of(keys, request))
+        found = request.found.reshape(request.shape)
         yield from self._changing(request, lambda: self._delete(request))
         return found
 
@@ -421,8 +406,3 @@ class Calls(WriteBehindCore):
 def _is_main_thread() -> bool:
     # `threading.current_thread()` takes a lock of the module where a thread is not known to it.
     return threading.get_ident() == threading.main_thread().ident
-
-
-def shape_of(keys: Any, request: Request) -> tuple[int, ...]:
-    """Of the results: those of a zero-dimensional array are, too."""
-    return () if isinstance(keys, (np.ndarray, np.generic)) and keys.ndim == 0 else (len(request),)

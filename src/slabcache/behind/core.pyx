@@ -10,17 +10,19 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport int64_t, uint64_t
 
-from slabcache.arena.header cimport KEY_SIZE_MAX, NIL, slot_t
+from slabcache.arena.header cimport NIL, slot_t
 from slabcache._base cimport (
     BATCH_ROWS,
     SCRATCH_SIZE,
     Evicted,
     empty_rows,
+    acquire,
+    encode_key,
     evicted_rows,
+    key_t,
     new_evicted,
     release,
     scratch,
-    scratch_data,
 )
 from slabcache._batch cimport column_of
 from slabcache.behind.arena.slab cimport (
@@ -95,6 +97,27 @@ UNKNOWN = object()              # only the store knows
 NO_ROOM = object()              # a write has to wait
 
 
+cdef inline const char *default_of(WriteBehindCore self) noexcept:
+    return NULL if self.default is None else PyBytes_AS_STRING(self.default)
+
+
+cdef inline slot_t find(WriteBehindCore self, const key_t *key) noexcept:
+    """The slot of a key, or NIL. With the lock held."""
+    return table_find(&self.slab.table, key.hash, key.packed)
+
+
+cdef inline row_t row_of(const key_t *key, char *value, const char *default) noexcept:
+    """A key of which nothing is known but what is in memory; `value` is room for one."""
+    cdef row_t row
+    row.hash = key.hash
+    row.key = key.packed
+    row.value = value
+    row.stored = STORED_UNKNOWN
+    row.since = 0
+    row.default = default
+    return row
+
+
 cdef class WriteBehindCore(DrainCore):
     """What `WriteBehindCache` does in memory."""
 
@@ -119,9 +142,6 @@ cdef class WriteBehindCore(DrainCore):
     cdef uint64_t object_size(self) noexcept:
         return sizeof(WriteBehindCore)
 
-    cdef const char *default_data(self) noexcept:
-        return NULL if self.default is None else PyBytes_AS_STRING(self.default)
-
     cdef int ring_bell(self) except -1:
         """Wake the flusher if a call asked for it. No step of this runs Python code, so no signal handler
         gets in between."""
@@ -140,26 +160,19 @@ cdef class WriteBehindCore(DrainCore):
         return self.attempt(key, counted, moves)
 
     cdef inline object attempt(self, object key, bint counted, bint moves):
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef Record record
         cdef row_t row
         cdef outcome_t outcome
         if self.closed:
             self.usable()
-        schema_encode(self._key_schema, key, key_bytes)
+        encode_key(self, key, &encoded)
         if not self._value_schema.is_record:
-            return self.attempt_scalar(key_bytes, counted, moves)
+            return self.attempt_scalar(&encoded, counted, moves)
         record = record_new(self._value_schema)
-        row.value = record_data(record)
-        row.key = key_bytes
-        row.stored = STORED_UNKNOWN
-        row.since = 0
-        row.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
-        lock_acquire(&self.lock)
-        row.hash = slab_hash(&self.slab, key_bytes)
-        outcome = behind_read(
-            &self.behind, table_find(&self.slab.table, row.hash, key_bytes), &row, counted, moves
-        )
+        row = row_of(&encoded, record_data(record), default_of(self))
+        acquire(self, encoded.hash)
+        outcome = behind_read(&self.behind, find(self, &encoded), &row, counted, moves)
         release(self)
         if self.behind.unsaved.bell:
             self.ring_bell()
@@ -169,12 +182,14 @@ cdef class WriteBehindCore(DrainCore):
             return ABSENT
         return record
 
-    cdef outcome_t see_row(self, const row_t *row, bint counted, uint64_t *version) noexcept:
+    cdef outcome_t see_row(
+        self, const key_t *key, const row_t *row, bint counted, uint64_t *version
+    ) noexcept:
         """Read one row, of which only a miss is `counted`, and the version of the cache at that."""
         cdef outcome_t outcome
         cdef slot_t slot
-        lock_acquire(&self.lock)
-        slot = table_find(&self.slab.table, row.hash, row.key)
+        acquire(self, key.hash)
+        slot = find(self, key)
         outcome = behind_read(&self.behind, slot, row, False, False)
         if outcome == OUTCOME_ABSENT and counted:
             behind_read(&self.behind, slot, row, True, False)
@@ -182,31 +197,26 @@ cdef class WriteBehindCore(DrainCore):
         release(self)
         return outcome
 
-    cdef object attempt_scalar(self, const char *key, bint counted, bint moves):
+    cdef object attempt_scalar(self, const key_t *key, bint counted, bint moves):
         """`attempt` where values are no records: the object is made before anything is counted or moved."""
         cdef char small[SCRATCH_SIZE]
-        cdef bytes large = scratch(self._value_schema.size)
-        cdef row_t row
+        cdef char *data
+        cdef bytes _large = scratch(self._value_schema.size, small, &data)
+        cdef row_t row = row_of(key, data, default_of(self))
         cdef uint64_t version
         cdef outcome_t outcome
         cdef bint done = False
-        row.key = key
-        row.value = scratch_data(large, small)
-        row.stored = STORED_UNKNOWN
-        row.since = 0
-        row.default = self.default_data()
-        row.hash = slab_hash(&self.slab, key)
         while not done:
-            outcome = self.see_row(&row, counted, &version)
+            outcome = self.see_row(key, &row, counted, &version)
             if outcome != OUTCOME_FOUND:
                 return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
-            value = self._value_schema.decode_field(0, row.value)
+            value = self._value_schema.decode_field(0, data)
             done = not counted and not moves
             if not done:
-                lock_acquire(&self.lock)
+                acquire(self, key.hash)
                 # The flusher frees pending slots and tombstones that are saved: no change of the cache.
                 done = version == self.slab.header.version and OUTCOME_FOUND == behind_read(
-                    &self.behind, table_find(&self.slab.table, row.hash, key), &row, counted, moves
+                    &self.behind, find(self, key), &row, counted, moves
                 )
                 release(self)
         if self.behind.unsaved.bell:
@@ -253,27 +263,21 @@ cdef class WriteBehindCore(DrainCore):
         return self.attempt_put(key, value)
 
     cdef inline bint attempt_put(self, object key, object value) except -1:
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef char small[SCRATCH_SIZE]
         cdef char *data
-        cdef bytes large
+        cdef bytes _large
         cdef row_t row
         cdef slot_t slot
         cdef outcome_t outcome = OUTCOME_FULL
         if self.closed or self.lock.forked:
             self.writable()
-        schema_encode(self._key_schema, key, key_bytes)
-        large = scratch(self._value_schema.size)
-        data = scratch_data(large, small)
+        encode_key(self, key, &encoded)
+        _large = scratch(self._value_schema.size, small, &data)
         schema_encode(self._value_schema, value, data)
-        row.key = key_bytes
-        row.value = NULL
-        row.stored = STORED_UNKNOWN
-        row.since = 0
-        row.default = NULL
+        row = row_of(&encoded, NULL, NULL)
         self.lock_for_write()
-        row.hash = slab_hash(&self.slab, key_bytes)
-        slot = table_find(&self.slab.table, row.hash, key_bytes)
+        slot = find(self, &encoded)
         if not room_is_denied(&self.behind, 0, slot):
             outcome = behind_put(&self.behind, slot, &row, data, 0, NULL)
         release(self)
@@ -294,10 +298,11 @@ cdef class WriteBehindCore(DrainCore):
         return self.attempt_increment(key, field, by)
 
     cdef inline object attempt_increment(self, object key, object field, object by):
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef char small[SCRATCH_SIZE]
+        cdef char *data
         cdef Schema schema = self._value_schema
-        cdef bytes large
+        cdef bytes _large
         cdef delta_t delta
         cdef edit_t edit
         cdef row_t row
@@ -307,34 +312,27 @@ cdef class WriteBehindCore(DrainCore):
         cdef Py_ssize_t position
         if self.closed or self.lock.forked:
             self.writable()
-        schema_encode(self._key_schema, key, key_bytes)
+        encode_key(self, key, &encoded)
         position = schema.number_position(field)
         schema.encode_delta(position, by, &delta)
-        large = scratch(schema.size)
+        _large = scratch(schema.size, small, &data)
         edit.fields = &schema.fields[position]
         edit.delta = &delta
-        row.key = key_bytes
-        row.value = scratch_data(large, small)
-        row.stored = STORED_UNKNOWN
-        row.since = 0
-        row.default = self.default_data()
-        row.hash = slab_hash(&self.slab, key_bytes)
+        row = row_of(&encoded, data, default_of(self))
         while True:             # the result is made first: that may fail
             self.lock_for_write()
-            slot = table_find(&self.slab.table, row.hash, key_bytes)
+            slot = find(self, &encoded)
             outcome = behind_read(&self.behind, slot, &row, False, False)
             version = self.slab.header.version
             release(self)
             if outcome != OUTCOME_FOUND:
                 return ABSENT if outcome == OUTCOME_ABSENT else UNKNOWN
-            if not edit_apply(&edit, row.value):
+            if not edit_apply(&edit, data):
                 raise OverflowError(f"{schema.label(position)}: the sum with {by} is out of range")
-            value = schema.decode_field(position, row.value + schema.fields[position].offset)
+            value = schema.decode_field(position, data + schema.fields[position].offset)
             self.lock_for_write()
             # The flusher frees pending slots and tombstones that are saved, which is no change of the cache.
-            if version != self.slab.header.version or slot != table_find(
-                &self.slab.table, row.hash, key_bytes
-            ):
+            if version != self.slab.header.version or slot != find(self, &encoded):
                 release(self)
                 continue
             outcome = OUTCOME_FULL
@@ -629,16 +627,17 @@ cdef class WriteBehindCore(DrainCore):
                 row.stored = STORED_UNKNOWN     # it counts as a hit
             slot = table_find(&self.slab.table, row.hash, row.key)
             outcome = behind_read(&self.behind, slot, &row, False, False)
+            # A look-up alone takes no room.
             if outcome == OUTCOME_FOUND or value is None or status == STATUS_DONE:
-                outcome = behind_read(&self.behind, slot, &row, request.counted, True)
                 status = STATUS_DONE
+                behind_read(&self.behind, slot, &row, request.counted, True)
+                if outcome == OUTCOME_ABSENT and value is not None:
+                    outcome = behind_put(
+                        &self.behind, slot, &row, PyBytes_AS_STRING(value), native_now(), NULL
+                    )
+                    native_copy(row.value, PyBytes_AS_STRING(value), self._value_schema.size)
+                    request.created = True
                 view.found[0] = outcome == OUTCOME_FOUND
-            if outcome == OUTCOME_ABSENT and value is not None and status == STATUS_DONE:
-                slot = table_find(&self.slab.table, row.hash, row.key)
-                behind_put(&self.behind, slot, &row, PyBytes_AS_STRING(value), native_now(), NULL)
-                native_copy(row.value, PyBytes_AS_STRING(value), self._value_schema.size)
-                view.found[0] = True
-                request.created = True
         release(self)
         self.ring_bell()
         return status
@@ -691,7 +690,7 @@ cdef class WriteBehindCore(DrainCore):
         """`(key, value)` of the least recent entry in memory, deleted; None when there is none; NO_ROOM, and
         nothing changed, when that has to wait. `request`, of one row, is None for the first attempt."""
         cdef Schema schema = self._value_schema
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef bytes value = PyBytes_FromStringAndSize(NULL, schema.size)
         cdef uint64_t ticket = 0 if request is None else request.ticket
         cdef row_t row
@@ -699,29 +698,25 @@ cdef class WriteBehindCore(DrainCore):
         cdef uint64_t version
         cdef bint fits
         self.writable()
-        row.key = key_bytes
-        row.value = PyBytes_AS_STRING(value)
-        row.stored = STORED_UNKNOWN
-        row.since = 0
-        row.default = NULL
         while True:             # the result is made first: that may fail
             self.lock_for_write()
             slot = lru_least_recent(&self.slab.lru)
             version = self.slab.header.version
             if slot != NIL:
-                native_copy(key_bytes, slab_key(&self.slab, slot), self._key_schema.size)
-                native_copy(row.value, slab_value(&self.slab, slot), schema.size)
+                native_copy(encoded.packed, slab_key(&self.slab, slot), self._key_schema.size)
+                native_copy(PyBytes_AS_STRING(value), slab_value(&self.slab, slot), schema.size)
             release(self)
             if slot == NIL:
                 return None
-            item = self._key_schema.decode(key_bytes), schema.decode(row.value)
+            item = self._key_schema.decode(encoded.packed), schema.decode(PyBytes_AS_STRING(value))
             self.lock_for_write()
             if version == self.slab.header.version:
                 break
             release(self)
         fits = room_for_one(&self.behind, ticket, slot)
         if fits:
-            row.hash = slab_hash(&self.slab, key_bytes)
+            encoded.hash = slab_hash(&self.slab, encoded.packed)
+            row = row_of(&encoded, PyBytes_AS_STRING(value), NULL)
             behind_delete(&self.behind, slot, &row, native_now())
         elif request is not None:
             request.room = room_t(1, 0, False)

@@ -9,8 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 
-from slabcache.arena.header cimport NIL, shape_t, slot_t
-from slabcache._base cimport SlabBase, checked_capacity, empty_rows, new_arena
+from slabcache.arena.header cimport CAPACITY_MAX, NIL, shape_t, slot_t
+from slabcache._base cimport SlabBase, empty_rows, new_arena
 from slabcache.arena.check cimport check_t
 from slabcache.behind.arena.check cimport check_behind
 from slabcache.behind.arena.slab cimport (
@@ -36,6 +36,7 @@ from slabcache.behind.arena.unsaved cimport (
 
 import numpy as np
 
+from slabcache.arguments import whole
 from slabcache.errors import ClosedError
 
 cnp.import_array()
@@ -91,7 +92,7 @@ cdef class DrainCore(SlabBase):
     """What the flusher of a `WriteBehindCache` has to do with."""
 
     def __init__(self, capacity, max_pending, key, value, default):
-        cdef uint64_t entries = checked_capacity(capacity), spare, slots
+        cdef uint64_t entries = whole("capacity", capacity, 1, CAPACITY_MAX), spare, slots
         cdef Schema key_schema = Schema(key, "key"), value_schema = Schema(value, "value")
         cdef shape_t shape
         cdef bytes packed = None

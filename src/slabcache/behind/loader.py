@@ -40,6 +40,10 @@ class Loads(NamedTuple):
     flights: list[Flight]
     fresh: set[Flight]  # those that had not begun when the call found the rows missing
 
+    def distinct(self) -> list[Flight]:
+        """Each flight once."""
+        return list(dict.fromkeys(self.flights))
+
 
 class Loader:
     """Thread safety: every method may be called from any thread.
@@ -90,6 +94,23 @@ class Loader:
     def withdraw(self, loads: Loads) -> None:
         """A call that has submitted these no longer waits for them: what nobody wants is not loaded."""
         self._flights.withdraw(loads.keys, loads.flights)
+
+    def hand_over(self, loads: Loads, request: Request) -> None:
+        """Give a request what its flights, which are done, have found. What the store has raised for one of
+        its rows is raised, in a copy."""
+        places = [flight.positions[key] for flight, key in zip(loads.flights, loads.keys, strict=True)]
+        for flight, place in zip(loads.flights, places, strict=True):
+            if place in flight.failures:
+                raise self.own(flight.failures[place])
+        numbers = {flight: number for number, flight in enumerate(loads.distinct())}
+        of_row = np.array([numbers[flight] for flight in loads.flights])
+        for flight, number in numbers.items():
+            assert flight.values is not None
+            assert flight.found is not None
+            here = np.flatnonzero(of_row == number)
+            at = np.array(places)[here]
+            fresh = flight in loads.fresh
+            request.supply(loads.rows[here], flight.values[at], flight.found[at], flight.since, fresh)
 
     def deadline(self) -> float | None:
         """Of a call that starts to wait now."""

@@ -23,6 +23,7 @@ cdef class Request:
     cdef readonly cnp.ndarray since     # of each row: number of the last write before its load
     cdef cnp.ndarray stored             # stored_t of each row
     cdef bint owned             # `keys` belongs to nobody else
+    cdef bint single            # keys were given as a zero-dimensional array
     cdef int purpose
     cdef int loads                      # how often rows were missing
     cdef room_t room                    # what the last attempt of a change has found

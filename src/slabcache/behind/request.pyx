@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from slabcache._base cimport empty_rows
-from slabcache._batch cimport column_of, packed_rows
+from slabcache._batch cimport column_of, is_single, packed_rows
 from slabcache.behind.arena.slab cimport STORED_ABSENT, STORED_FOUND, STORED_FRESH
 from slabcache.behind.drain cimport DrainCore
 from slabcache.machine.native cimport native_copy
@@ -28,6 +28,7 @@ cdef class Request:
     ):
         cdef cnp.npy_intp rows
         self.keys = packed_rows(cache._key_schema, keys)
+        self.single = self.keys is not keys and is_single(keys)
         rows = cnp.PyArray_DIM(self.keys, 0)
         self.values = empty_rows(cache._value_schema.packed, rows)
         self.found = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_BOOL, 0)
@@ -81,7 +82,8 @@ cdef class Request:
         cdef const int64_t *row = <const int64_t *>cnp.PyArray_DATA(numbers)
         cdef const uint8_t *has_row = <const uint8_t *>cnp.PyArray_DATA(flags)
         cdef uint8_t *stored = <uint8_t *>cnp.PyArray_DATA(self.stored)
-        cdef uint64_t *times = <uint64_t *>cnp.PyArray_DATA(self.since), loaded_since = since
+        cdef uint64_t *times = <uint64_t *>cnp.PyArray_DATA(self.since)
+        cdef uint64_t loaded_since = since
         cdef size_t size = cnp.PyArray_ITEMSIZE(self.values)
         cdef cnp.npy_intp at, count = cnp.PyArray_SIZE(numbers), limit = cnp.PyArray_DIM(self.found, 0)
         cdef bint answers = fresh and self.loads >= LOADS_MAX
@@ -105,6 +107,11 @@ cdef class Request:
         """Mark the rows that are the first of their key; how many there are."""
         self.first = first_of_each(self.keys)
         return np.count_nonzero(self.first)
+
+    @property
+    def shape(self):
+        """Of the results: those of a zero-dimensional array of keys have none either."""
+        return () if self.single else (len(self),)
 
     @property
     def has_first(self):

@@ -25,8 +25,8 @@ cdef bint batch_enter(lock_t *lock) noexcept
 cdef void batch_leave(lock_t *lock) noexcept nogil
 
 # For tests of debug builds.
-cdef void set_rest(bint whether) noexcept nogil             # of threads that end a batch, before they want the GIL
-cdef long running_batches() noexcept nogil                  # that have let the GIL go, of all caches
+cdef void set_rest(bint whether) noexcept nogil         # of threads that end a batch without the GIL
+cdef long running_batches() noexcept nogil              # that have let the GIL go, of all caches
 cdef unsigned int overtakes_of(const lock_t *lock) noexcept nogil
 
 

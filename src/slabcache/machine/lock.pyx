@@ -1,4 +1,4 @@
-"""The state of all locks, of the gate before fork(), and of forks: the one module that compiles lock_state.h."""
+"""The state of all locks, of the gate before fork(), and of forks: only this module compiles lock_state.h."""
 
 import os
 

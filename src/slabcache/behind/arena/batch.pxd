@@ -22,10 +22,10 @@ from slabcache.behind.arena.slab cimport (
     STORED_UNKNOWN,
     behind_delete,
     behind_edit,
+    behind_hit,
     behind_invalidate,
     behind_put,
     behind_read,
-    behind_touch,
     edit_t,
     outcome_t,
     row_t,
@@ -44,7 +44,7 @@ from slabcache.arena.lookahead cimport (
     lookahead_t,
 )
 from slabcache.behind.arena.marks cimport STATE_DELETED, link_is_free, link_is_marked
-from slabcache.machine.native cimport native_copy, native_equal, native_prefetch
+from slabcache.machine.native cimport native_by_key_size, native_copy, native_equal, native_prefetch
 from slabcache.behind.arena.room cimport room_expire, room_free, room_give_up, room_t, room_takes, room_unused
 from slabcache.arena.slab cimport rows_t, slab_find, slab_hash, slab_key, slab_value
 from slabcache.arena.table cimport table_find
@@ -147,9 +147,7 @@ cdef inline size_t read_rows(
         at = start + row
         slot = through_find(&ahead, &behind, row)
         if slot != NIL and request.stored is NULL and behind_is_listed(&behind, slot):     # mostly
-            native_copy(column_row(request.values, at), slab_value(&behind.slab, slot), size)
-            if moves:
-                behind_touch(&behind, slot)
+            behind_hit(&behind, slot, column_row(request.values, at), moves)
             hits += 1
             request.found[at] = True
             continue
@@ -170,13 +168,7 @@ cdef inline size_t through_read(
 ) noexcept nogil:
     """`get` (counted, moves), `touch` (moves) or `peek` of the rows from `start` on; the first row that only
     the store knows, or the number of rows."""
-    if behind.slab.table.key_size == 16:
-        behind.slab.table.key_size = 16
-        return read_rows(behind, request, start, counted, moves)
-    if behind.slab.table.key_size == 8:
-        behind.slab.table.key_size = 8
-        return read_rows(behind, request, start, counted, moves)
-    return read_rows(behind, request, start, counted, moves)
+    return native_by_key_size(behind.slab.table.key_size, read_rows(behind, request, start, counted, moves))
 
 
 cdef inline size_t through_missing(
@@ -256,10 +248,7 @@ cdef inline size_t through_room(behind_t behind, request_t request, bint retakes
     `retakes`, stay so although they are just being saved."""
     if behind.slab.header.slot_count > NEAR_SLOTS:
         return room_far(behind, request, retakes)
-    if behind.slab.table.key_size == 16:
-        behind.slab.table.key_size = 16
-        return room_near(behind, request, retakes)
-    return room_near(behind, request, retakes)
+    return native_by_key_size(behind.slab.table.key_size, room_near(behind, request, retakes))
 
 
 cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
@@ -373,13 +362,9 @@ cdef inline size_t through_put(
     behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
 ) noexcept nogil:
     """`put` of each row; how many were written. There is room, unless another thread changes the keys."""
-    if behind.slab.table.key_size == 16:
-        behind.slab.table.key_size = 16
-        return put_rows(behind, keys, values, rows, now, evicted)
-    if behind.slab.table.key_size == 8:
-        behind.slab.table.key_size = 8
-        return put_rows(behind, keys, values, rows, now, evicted)
-    return put_rows(behind, keys, values, rows, now, evicted)
+    return native_by_key_size(
+        behind.slab.table.key_size, put_rows(behind, keys, values, rows, now, evicted)
+    )
 
 
 cdef inline size_t through_edit(

@@ -16,6 +16,9 @@ The way from a slot to its mark is the word that holds the hint of a clean slot 
     1 | mark number             unsaved, or overtaken: its hint is in the mark meanwhile
     1 | 0                       free: no entry
 
+Base words: of a mark its slot, its stamp and since when; the word of a slot that leads to it. Derived: the
+links of the rings and the free chain. The hint is advice.
+
 So slots and marks have numbers below 2**31. Each function needs the lock of the cache; all are O(1).
 """
 

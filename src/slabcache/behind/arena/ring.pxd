@@ -3,7 +3,9 @@
     ends (0) --next--> oldest --next--> ... --next--> newest --next--> ends
 
 The links of slot n are at place n of an array; those of number 0, the ends, may be elsewhere. Zeroed ends are
-an empty ring. All are O(1). (A ring of marks is the same, with the numbers of marks for those of slots.)
+an empty ring. All calls are O(1). A ring of marks is the same, with the numbers of marks for those of slots.
+
+All words are derived, from the marks of the slots and their age.
 """
 
 from slabcache.arena.header cimport NIL, slot_t

@@ -39,7 +39,7 @@ from slabcache.behind.arena.ring cimport ring_append, ring_next, ring_oldest, ri
 from slabcache.behind.arena.room cimport room_fail, room_lose, room_settle, room_unused
 from slabcache.arena.slab cimport (
     rows_t,
-    slab_detach,
+    slab_count_update,
     slab_evict,
     slab_export,
     slab_free,
@@ -47,6 +47,7 @@ from slabcache.arena.slab cimport (
     slab_key,
     slab_store,
     slab_take_free,
+    slab_take_out,
     slab_value,
 )
 from slabcache.arena.table cimport table_erase, table_find, table_insert
@@ -55,6 +56,7 @@ from slabcache.behind.arena.unsaved cimport (
     behind_at,
     behind_clean,
     behind_is_current,
+    behind_is_deleted,
     behind_is_full,
     behind_is_listed,
     behind_is_unsaved,
@@ -105,7 +107,7 @@ cdef struct edit_t:             # what is done to a value in place
 
 # ---- making room -----------------------------------------------------------------------------------
 
-cdef inline void behind_leave_list(behind_t *behind, slot_t slot) noexcept nogil:
+cdef inline void behind_leave_place(behind_t *behind, slot_t slot) noexcept nogil:
     """Before a slot leaves its place in the LRU list: the search has not passed it any more."""
     cdef link_t *link = behind_at(behind, slot)
     cdef mark_t *mark
@@ -122,9 +124,25 @@ cdef inline void behind_leave_list(behind_t *behind, slot_t slot) noexcept nogil
         marks_give_back(&behind.marks, link)
 
 
+cdef inline void behind_unlink(behind_t *behind, slot_t slot) noexcept nogil:
+    """Take a slot off the LRU list, and out of the table not."""
+    behind_leave_place(behind, slot)
+    lru_unlink(&behind.slab.lru, slot)
+    behind.slab.header.size -= 1
+    behind.slab.header.version += 1
+
+
+cdef inline void behind_admit(behind_t *behind, slot_t slot) noexcept nogil:
+    """Put a slot that is in the table at the front of the LRU list, which has room."""
+    behind_push(behind, slot)
+    behind.slab.header.size += 1
+    behind.slab.header.version += 1
+    behind.slab.header.counters.insertions += 1
+
+
 cdef inline void behind_touch(behind_t *behind, slot_t slot) noexcept nogil:
     """Make a slot of the LRU list the most recent."""
-    behind_leave_list(behind, slot)
+    behind_leave_place(behind, slot)
     if lru_most_recent(&behind.slab.lru) != slot:
         lru_unlink(&behind.slab.lru, slot)
         behind_push(behind, slot)
@@ -156,23 +174,16 @@ cdef inline slot_t behind_oldest_clean(behind_t *behind) noexcept nogil:
 
 cdef inline slot_t behind_evict(behind_t *behind, slot_t victim, rows_t *evicted) noexcept nogil:
     """Evict a clean entry of the LRU list; its slot, detached."""
-    behind_leave_list(behind, victim)
+    behind_leave_place(behind, victim)
     if victim == lru_least_recent(&behind.slab.lru):
         return slab_evict(&behind.slab, evicted, True)
-    if evicted is not NULL:
-        slab_export(&behind.slab, victim, evicted)
-    slab_detach(&behind.slab, slab_hash(&behind.slab, slab_key(&behind.slab, victim)), victim)
-    behind.slab.header.counters.evictions += 1
-    return victim
+    return slab_take_out(&behind.slab, victim, evicted)
 
 
 cdef inline void behind_pend(behind_t *behind, slot_t victim, rows_t *evicted) noexcept nogil:
     """Evict an unsaved entry of the LRU list: it is pending then."""
     cdef mark_t *mark = behind_mark_of(behind, victim)
-    behind_leave_list(behind, victim)
-    lru_unlink(&behind.slab.lru, victim)
-    behind.slab.header.size -= 1
-    behind.slab.header.version += 1
+    behind_unlink(behind, victim)
     behind.slab.header.counters.evictions += 1
     if evicted is not NULL:
         slab_export(&behind.slab, victim, evicted)
@@ -219,10 +230,7 @@ cdef inline void behind_link(behind_t *behind, slot_t slot, rows_t *evicted) noe
             behind_free(behind, behind_evict(behind, victim, evicted))
         else:
             behind_pend(behind, victim, evicted)
-    behind_push(behind, slot)
-    behind.slab.header.size += 1
-    behind.slab.header.version += 1
-    behind.slab.header.counters.insertions += 1
+    behind_admit(behind, slot)
 
 
 cdef inline void behind_unpend(behind_t *behind, slot_t slot) noexcept nogil:
@@ -259,10 +267,7 @@ cdef inline slot_t behind_insert(
     if slot != NIL:
         link_set_used(behind_at(behind, slot))
         slab_store(&behind.slab, slot, row.hash, row.key, value)
-        behind_push(behind, slot)
-        behind.slab.header.size += 1
-        behind.slab.header.version += 1
-        behind.slab.header.counters.insertions += 1
+        behind_admit(behind, slot)
     return slot
 
 
@@ -285,32 +290,41 @@ cdef inline outcome_t behind_stored(
     return OUTCOME_ABSENT if value[0] is NULL else OUTCOME_FOUND
 
 
+cdef inline outcome_t behind_look(
+    const behind_t *behind, slot_t slot, const row_t *row, const char **value
+) noexcept nogil:
+    """What a key has now; `slot` is where it is in memory, or NIL. A tombstone has the default."""
+    if slot == NIL:
+        return behind_stored(behind, row, value)
+    value[0] = row.default if behind_is_deleted(behind, slot) else slab_value(&behind.slab, slot)
+    return OUTCOME_ABSENT if value[0] is NULL else OUTCOME_FOUND
+
+
+cdef inline void behind_hit(behind_t *behind, slot_t slot, char *target, bint moves) noexcept nogil:
+    """Copy the value of a slot of the LRU list."""
+    native_copy(target, slab_value(&behind.slab, slot), behind.slab.header.value_size)
+    if moves:
+        behind_touch(behind, slot)
+
+
 cdef inline outcome_t behind_read(
     behind_t *behind, slot_t slot, const row_t *row, bint counted, bint moves
 ) noexcept nogil:
-    """Copy the value of a key to `row.value`; `slot` is where it is in memory, or NIL."""
+    """Copy the value of a key to `row.value`."""
     cdef const char *value = NULL
     cdef outcome_t outcome = OUTCOME_FOUND
-    cdef size_t size = behind.slab.header.value_size
-    if slot == NIL:
-        outcome = behind_stored(behind, row, &value)
+    if slot != NIL and behind_is_listed(behind, slot):      # mostly
+        behind_hit(behind, slot, row.value, moves)
+    else:
+        outcome = behind_look(behind, slot, row, &value)
         if outcome == OUTCOME_UNKNOWN:
             return outcome
-        if outcome == OUTCOME_FOUND and moves and behind_is_newest(behind, row):
-            behind_insert(behind, row, value, NULL)     # without room the row is returned uncached
-    elif behind_is_listed(behind, slot):
-        value = slab_value(&behind.slab, slot)
-        if moves:
-            behind_touch(behind, slot)
-    elif behind_state(behind, slot) & STATE_DELETED:
-        value = row.default
-        outcome = OUTCOME_ABSENT if value is NULL else OUTCOME_FOUND
-    else:
-        value = slab_value(&behind.slab, slot)
-        if moves:
+        if moves and slot != NIL and not behind_is_deleted(behind, slot):
             behind_use(behind, slot, NULL)
-    if value is not NULL and value is not row.value:
-        native_copy(row.value, value, size)
+        elif moves and slot == NIL and outcome == OUTCOME_FOUND and behind_is_newest(behind, row):
+            behind_insert(behind, row, value, NULL)         # without room the row is returned uncached
+        if value is not NULL and value is not row.value:
+            native_copy(row.value, value, behind.slab.header.value_size)
     if counted:
         if slot != NIL and outcome == OUTCOME_FOUND and row.stored == STORED_UNKNOWN:
             behind.slab.header.counters.hits += 1
@@ -319,17 +333,14 @@ cdef inline outcome_t behind_read(
     return outcome
 
 
-cdef inline outcome_t behind_put(
+cdef inline void behind_write(
     behind_t *behind, slot_t slot, const row_t *row, const char *value, uint64_t now, rows_t *evicted
 ) noexcept nogil:
-    """Create or overwrite the entry of a key, which is in `slot`, or not in memory where that is NIL."""
-    cdef mark_t *mark
+    """Make `value` that of a key, whose entry is the most recent then, and unsaved. There is room."""
+    cdef mark_t *mark = behind.marks.marks
     cdef uint8_t state
     if slot == NIL:
-        if behind_is_full(behind):
-            return OUTCOME_FULL
         slot = behind_insert(behind, row, value, evicted)
-        mark = behind.marks.marks
     else:
         mark = behind_mark_at(behind, slot)
         state = mark_state(mark)
@@ -340,10 +351,18 @@ cdef inline outcome_t behind_put(
             behind_use(behind, slot, evicted)
         else:
             behind_revive(behind, slot, evicted)
-        if not state & STATE_DELETED:
-            behind.slab.header.counters.updates += 1
-            behind.slab.header.version += 1
     behind_mark(behind, slot, mark, now)
+
+
+cdef inline outcome_t behind_put(
+    behind_t *behind, slot_t slot, const row_t *row, const char *value, uint64_t now, rows_t *evicted
+) noexcept nogil:
+    """Create or overwrite the entry of a key."""
+    if slot == NIL and behind_is_full(behind):
+        return OUTCOME_FULL
+    if slot != NIL and not behind_is_deleted(behind, slot):
+        slab_count_update(&behind.slab)
+    behind_write(behind, slot, row, value, now, evicted)
     return OUTCOME_FOUND
 
 
@@ -365,41 +384,30 @@ cdef inline bint edit_apply(const edit_t *edit, char *value) noexcept nogil:
 cdef inline outcome_t behind_edit(
     behind_t *behind, slot_t slot, const row_t *row, const edit_t *edit, uint64_t now
 ) noexcept nogil:
-    """Change a value in place; afterwards it is in `row.value`, too."""
+    """Change the value of a key, which is in `row.value` afterwards."""
     cdef const char *value = NULL
-    cdef outcome_t outcome
-    cdef char *target
-    cdef size_t size = behind.slab.header.value_size
-    cdef bint live = slot != NIL and not behind_state(behind, slot) & STATE_DELETED
-    if live:
-        target = slab_value(&behind.slab, slot)
-        if not edit_apply(edit, target):
-            return OUTCOME_WRAPS
-        native_copy(row.value, target, size)
-        behind_use(behind, slot, NULL)
-    else:
-        if slot == NIL:
-            outcome = behind_stored(behind, row, &value)
-        else:
-            value = row.default
-            outcome = OUTCOME_ABSENT if value is NULL else OUTCOME_FOUND
-        if outcome != OUTCOME_FOUND:
-            return outcome
-        if slot == NIL and behind_is_full(behind):
-            return OUTCOME_FULL
-        if value is not row.value:
-            native_copy(row.value, value, size)
-        if not edit_apply(edit, row.value):
-            return OUTCOME_WRAPS
-        if slot == NIL:
-            slot = behind_insert(behind, row, row.value, NULL)
-        else:
-            native_copy(slab_value(&behind.slab, slot), row.value, size)
-            behind_revive(behind, slot, NULL)
-    behind.slab.header.counters.updates += 1
-    behind.slab.header.version += 1
-    behind_mark(behind, slot, behind_mark_at(behind, slot), now)
+    cdef outcome_t outcome = behind_look(behind, slot, row, &value)
+    if outcome != OUTCOME_FOUND:
+        return outcome
+    if slot == NIL and behind_is_full(behind):
+        return OUTCOME_FULL
+    if value is not row.value:
+        native_copy(row.value, value, behind.slab.header.value_size)
+    if not edit_apply(edit, row.value):
+        return OUTCOME_WRAPS
+    slab_count_update(&behind.slab)
+    behind_write(behind, slot, row, row.value, now, NULL)
     return OUTCOME_FOUND
+
+
+cdef inline slot_t behind_bury(behind_t *behind, const row_t *row) noexcept nogil:
+    """A slot for the tombstone of a key that is not in memory. There is room."""
+    cdef slot_t slot = behind_take(behind, False, NULL)
+    native_copy(<char *>slab_key(&behind.slab, slot), row.key, behind.slab.table.key_size)
+    table_insert(&behind.slab.table, row.hash, slot)
+    link_set_used(behind_at(behind, slot))
+    behind.slab.header.counters.insertions += 1
+    return slot
 
 
 cdef inline outcome_t behind_delete(
@@ -407,42 +415,33 @@ cdef inline outcome_t behind_delete(
 ) noexcept nogil:
     """Delete a key; the value that it had is copied to `row.value`."""
     cdef const char *value = NULL
-    cdef outcome_t outcome
+    cdef outcome_t outcome = behind_look(behind, slot, row, &value)
+    cdef bint has_row = row.stored & STORED_MASK != STORED_ABSENT if slot == NIL else not behind_is_deleted(
+        behind, slot
+    )
     cdef mark_t *mark
+    if outcome != OUTCOME_FOUND:
+        return outcome
+    if has_row and slot == NIL and behind_is_full(behind):
+        return OUTCOME_FULL
+    if value is not row.value:
+        native_copy(row.value, value, behind.slab.header.value_size)
+    if not has_row:                     # there is nothing but a default
+        return OUTCOME_FOUND
     if slot == NIL:
-        outcome = behind_stored(behind, row, &value)
-        if outcome != OUTCOME_FOUND:
-            return outcome
-        if row.stored & STORED_MASK == STORED_ABSENT:   # there is nothing but a default
-            native_copy(row.value, value, behind.slab.header.value_size)
-            return OUTCOME_FOUND
-        if behind_is_full(behind):
-            return OUTCOME_FULL
-        slot = behind_take(behind, False, NULL)
-        native_copy(<char *>slab_key(&behind.slab, slot), row.key, behind.slab.table.key_size)
-        table_insert(&behind.slab.table, row.hash, slot)
-        link_set_used(behind_at(behind, slot))
-        behind.slab.header.counters.insertions += 1
+        slot = behind_bury(behind, row)
+        behind.slab.header.version += 1
+    elif behind_state(behind, slot) & STATE_EVICTED:
+        behind_unpend(behind, slot)
+        behind.slab.header.counters.insertions += 1     # it had counted as evicted
+        behind.slab.header.version += 1
     else:
-        if behind_state(behind, slot) & STATE_DELETED:
-            if row.default is NULL:
-                return OUTCOME_ABSENT
-            native_copy(row.value, row.default, behind.slab.header.value_size)
-            return OUTCOME_FOUND
-        native_copy(row.value, slab_value(&behind.slab, slot), behind.slab.header.value_size)
-        if behind_state(behind, slot) & STATE_EVICTED:
-            behind_unpend(behind, slot)
-            behind.slab.header.counters.insertions += 1     # it had counted as evicted
-        else:
-            behind_leave_list(behind, slot)
-            lru_unlink(&behind.slab.lru, slot)
-            behind.slab.header.size -= 1
+        behind_unlink(behind, slot)
     behind_mark(behind, slot, behind_mark_at(behind, slot), now)
     mark = behind_mark_of(behind, slot)
     mark_set_state(mark, mark_state(mark) | STATE_DELETED)
     behind.unsaved.deleted += 1
     behind.slab.header.counters.deletions += 1
-    behind.slab.header.version += 1
     return OUTCOME_FOUND
 
 
@@ -574,10 +573,7 @@ cdef inline void behind_settle(
             table_erase(&behind.slab.table, hash, slot)
             behind_free(behind, slot)
         elif not saved:
-            behind_leave_list(behind, slot)
-            slab_detach(&behind.slab, hash, slot)
-            behind.slab.header.counters.evictions += 1
-            behind_free(behind, slot)
+            behind_free(behind, behind_evict(behind, slot, NULL))
     room_settle(behind, unused)
 
 

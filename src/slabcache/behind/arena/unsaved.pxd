@@ -32,6 +32,9 @@ kept. Keys share places, so now and then a load is not kept for a write of anoth
 the rows that are written, and confirmed by the store, both within the time that a load takes; there are
 places enough for ten thousands.
 
+Base words: `max_pending`, `writes`, the numbers of saved writes. Derived, from the marks: counts and ends of
+rings. What concerns room, sleep and bell is of the moment.
+
 Invariant I6: slots that are neither clean nor failing are on the dirty ring once, oldest first; pending ones
 that are in no batch on the pending ring too; pending <= max_pending. Each mark is free or that of one unsaved
 slot. Each function needs the lock of the cache.
@@ -176,6 +179,11 @@ cdef inline mark_t *behind_mark_of(const behind_t *behind, slot_t slot) noexcept
 cdef inline bint behind_is_listed(const behind_t *behind, slot_t slot) noexcept nogil:
     """Whether a slot that is not free is in the LRU list."""
     return not behind_state(behind, slot) & (STATE_EVICTED | STATE_DELETED)
+
+
+cdef inline bint behind_is_deleted(const behind_t *behind, slot_t slot) noexcept nogil:
+    """Whether a slot that is not free is a tombstone."""
+    return behind_state(behind, slot) & STATE_DELETED != 0
 
 
 cdef inline bint behind_is_full(const behind_t *behind) noexcept nogil:
