@@ -38,7 +38,7 @@ demo: $(VENV)/.demo
 
 # READ_STATES_ARGS=--quick for a check that it works.
 read-states: $(VENV)/.release $(VENV)/.example
-	PYTHONPATH=examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
+	PYTHONPATH=.:examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
 
 test: test-debug test-release test-read-states
 	@$(PYTHON) tools/cassandra check || true
@@ -111,7 +111,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
-	MYPYPATH=src:examples $(BIN)/mypy --package read_states
+	MYPYPATH=src:examples:. $(BIN)/mypy --package measuring --package read_states
 	$(BIN)/python -m mypy.stubtest slabcache._base slabcache._batch slabcache._core slabcache._record \
 		slabcache._drain slabcache._flights slabcache._request slabcache._steps slabcache._write_behind --ignore-missing-stub
 

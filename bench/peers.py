@@ -11,11 +11,12 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from .workload import KEY, VALUE, Fields, Rows, chunks, key_columns, load, row_columns, values_of
+from measuring.read_states import KEY, VALUE, Fields, ReadState, Rows, load, values_of
+
+from .workload import chunks, key_columns, row_columns
 
 
 class Peer(ABC):
@@ -196,15 +197,6 @@ class OrderedDictPeer(MappingPeer):
             if len(cache) > capacity:
                 cache.popitem(last=False)
         return misses
-
-
-@dataclass
-class ReadState:
-    """A record as services write it: an ordinary object."""
-
-    last_message_id: int
-    mention_count: int
-    last_pin_ts: int
 
 
 class ObjectsPeer(OrderedDictPeer):
