@@ -49,13 +49,13 @@ class Node:
         return dict(json.loads((self.home / "node.json").read_text()))
 
 
-def open_store(node: Node) -> Any:
+def open_store(node: Node, request_timeout: float = REQUEST_TIMEOUT) -> Any:
     from slabcache.stores import CassandraStore
 
     facts = node.facts
     where = {"hosts": facts["host"], "port": facts["port"], "keyspace": KEYSPACE, "table": "states"}
     made = {"create": True, "replication": 1}
-    return CassandraStore(**where, **made, key=KEY, value=VALUE, request_timeout=REQUEST_TIMEOUT)
+    return CassandraStore(**where, **made, key=KEY, value=VALUE, request_timeout=request_timeout)
 
 
 def contents(node: Node) -> dict[int, Row]:
@@ -75,7 +75,7 @@ def run(
     if not available():
         return None
     with Node() as node:
-        fill_cold(open_store(node))
+        fill_cold(open_store(node, 60.0))  # a server is slow when it has just started
         with open_cache(open_store(node)) as cache, Load(cache) as load:
             time.sleep(2.0)
             with load.faulty():
