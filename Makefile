@@ -38,7 +38,7 @@ demo: $(VENV)/.demo
 
 # READ_STATES_ARGS=--quick for a check that it works.
 read-states: $(VENV)/.release $(VENV)/.example
-	PYTHONPATH=examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
+	PYTHONPATH=.:examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
 
 test: test-debug test-release test-read-states
 	@$(PYTHON) tools/cassandra check || true
@@ -111,10 +111,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
-	MYPYPATH=src:examples $(BIN)/mypy --package read_states
+	MYPYPATH=src:examples:. $(BIN)/mypy --package measuring --package read_states
 	$(BIN)/python -m mypy.stubtest --ignore-missing-stub slabcache._base slabcache._batch slabcache._core \
 		slabcache.codec.record slabcache.behind.core slabcache.behind.drain slabcache.behind.flights \
-		slabcache.behind.request slabcache.behind.steps
+		slabcache.behind.request slabcache.behind.steps slabcache.machine.lock
 
 coverage: $(VENV)/.dev
 	tools/coverage $(BIN)/python

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import aiohttp
+
+from measuring.ports import free_port
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 # the environment of a process that runs the example
@@ -26,8 +27,7 @@ class Instance:
     """A running service."""
 
     def __init__(self, store: str, *options: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-X", "faulthandler", "-m", "read_states", "serve", "--store", store]
         self.process = subprocess.Popen(

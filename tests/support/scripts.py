@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def command(script: str, *arguments: object) -> list[str]:
@@ -13,7 +17,14 @@ def command(script: str, *arguments: object) -> list[str]:
 
 
 def run(script: str, *arguments: object) -> str:
-    """The script's output; the test fails with its traceback if it fails."""
-    done = subprocess.run(command(script, *arguments), capture_output=True, text=True, check=False)
+    """The script's output; the test fails with its traceback if it fails. It can import `measuring`."""
+    paths = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    done = subprocess.run(
+        command(script, *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

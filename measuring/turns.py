@@ -1,21 +1,38 @@
-"""Processes that take turns, so that a slow minute of the machine falls on all of them alike.
+"""Subjects that take turns, so that a slow minute of the machine falls on all of them alike.
 
-A worker says with an empty line that it is ready for a slice of its work, and reads a line before it starts.
-When all is done, it writes its result, as JSON. One worker runs at a time, from its start on.
+Where they are processes, one of them runs at a time, from its start on. A worker says with an empty line
+that it is ready for a slice of its work, and reads a line before it starts. When all is done, it writes its
+result, as JSON.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+__all__ = ["finish", "in_turn", "take_turns", "wait"]
 
 ROOT = Path(__file__).parent.parent
+
+Subject = TypeVar("Subject")
+
+
+def in_turn(subjects: Sequence[Subject], rounds: int | None = None) -> Iterator[tuple[int, Subject]]:
+    """The number of the round with each subject, for ever if `rounds` is not given.
+
+    Every second round goes backwards: whoever comes second finds the processor's caches full of the other's
+    data.
+    """
+    for number in itertools.count() if rounds is None else range(rounds):
+        for subject in reversed(subjects) if number % 2 else subjects:
+            yield number, subject
 
 
 def take_turns(commands: Sequence[Sequence[object]]) -> list[dict[str, Any]]:
@@ -23,11 +40,10 @@ def take_turns(commands: Sequence[Sequence[object]]) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         workers = [stack.enter_context(_start(command)) for command in commands]
         answers = [""] * len(workers)
-        places = list(range(len(workers)))
-        while not all(answer.strip() for answer in answers):
-            for place in places:
-                answers[place] = _ask(workers[place], commands[place])
-            places.reverse()  # whoever comes second finds the processor's caches full of the other's data
+        for _, place in in_turn(range(len(workers))):
+            answers[place] = _ask(workers[place], commands[place])
+            if all(answer.strip() for answer in answers):
+                break
         return [json.loads(answer) for answer in answers]
 
 
