@@ -21,7 +21,7 @@ import numpy as np
 
 from slabcache import SlabCache
 from slabcache.behind.core import MISSING, WriteBehindCore
-from slabcache.behind.drain import IDLE, Batch
+from slabcache.behind.drain import IDLE, Drained
 from slabcache.behind.request import CREATE, Request
 
 THREADS = 4
@@ -75,12 +75,12 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
             return
         try:
             core._sleep(IDLE)
-            batch = Batch(core, 100)
+            batch = Drained(core, 100)
             core._drain(batch, 2**63)
             slots, since, *_ = batch.columns()
             if chance.random() < 0.1:
                 core._put_aside(slots, since)
-                batch = Batch(core, len(slots))
+                batch = Drained(core, len(slots))
                 core._take_again(batch, slots)
             if chance.random() < 0.1:
                 core._restore(batch)

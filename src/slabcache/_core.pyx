@@ -59,7 +59,8 @@ cdef extern from "Python.h":
     int Py_EnterRecursiveCall(const char *where) except -1
     void Py_LeaveRecursiveCall()
 
-cdef object MISSING = object()
+cdef object ABSENT = object()         # a key that has no entry
+cdef object NO_DEFAULT = object()     # an argument that was left out
 
 
 cdef inline bint take_value(CacheCore self, const key_t *key, look_up_t how, char *data) noexcept:
@@ -201,8 +202,8 @@ cdef class CacheCore(SlabBase):
     # ---- scalar calls: look-ups ------------------------------------------------------------------------
 
     def __getitem__(self, key):
-        value = look_up(self, key, LOOK_UP_GET, MISSING)
-        if value is MISSING:
+        value = look_up(self, key, LOOK_UP_GET, ABSENT)
+        if value is ABSENT:
             return self.__missing__(key)
         return value
 
@@ -308,7 +309,7 @@ cdef class CacheCore(SlabBase):
         if slot == NIL:
             raise KeyError(key)
 
-    def pop(self, key, default=MISSING):
+    def pop(self, key, default=NO_DEFAULT):
         """Delete the entry of `key` and return its value, or `default`. O(1).
 
         Raises
@@ -322,10 +323,10 @@ cdef class CacheCore(SlabBase):
         >>> cache.pop(1), cache.pop(1, None)
         (10, None)
         """
-        value = look_up(self, key, LOOK_UP_POP, MISSING)
-        if value is not MISSING:
+        value = look_up(self, key, LOOK_UP_POP, ABSENT)
+        if value is not ABSENT:
             return value
-        if default is MISSING:
+        if default is NO_DEFAULT:
             raise KeyError(key)
         return default
 

@@ -25,7 +25,7 @@ from slabcache.behind.arena.slab cimport (
     OUTCOME_FOUND,
     STORED_FOUND,
     behind_delete,
-    batch_t,
+    drained_t,
     behind_drain,
     behind_invalidate,
     behind_put,
@@ -389,7 +389,7 @@ cdef class Unsaved:
         row.value = <char *>value
         row.hash = slab_hash(&self.behind.slab, row.key)
         row.stored = STORED_FOUND
-        row.since = <uint64_t>-1
+        row.as_of = <uint64_t>-1
         row.default = NULL
         return row
 
@@ -449,7 +449,7 @@ cdef class Unsaved:
         cdef uint64_t since[64]
         cdef uint8_t deleted[64]
         keys, values = bytearray(64 * 8), bytearray(64 * 8)
-        cdef batch_t batch
+        cdef drained_t batch
         batch.slots = self.batch
         batch.since = since
         batch.deleted = deleted

@@ -40,13 +40,13 @@ class Machine(RuleBasedStateMachine):
     def under_way(self, state: str = "departed") -> list[tuple[Flight, Model]]:
         return [pair for pair in self.pairs if pair[1].state == state]
 
-    @rule(keys=KEYS, keeps=st.booleans(), since=st.integers(0, 9))
-    def join(self, keys: list[bytes], keeps: bool, since: int) -> None:
+    @rule(keys=KEYS, keeps=st.booleans(), as_of=st.integers(0, 9))
+    def join(self, keys: list[bytes], keeps: bool, as_of: int) -> None:
         flights: list[Flight] = [None] * len(keys)  # type: ignore[list-item]
-        before = self.real.next.since
-        departures = self.real.join(keys, flights, since, keeps, self.landings)
+        before = self.real.next.as_of
+        departures = self.real.join(keys, flights, as_of, keeps, self.landings)
         assert departures == self.real.departures
-        assert self.real.next.since == min(before, since)
+        assert self.real.next.as_of == min(before, as_of)
         for key, flight in zip(keys, flights, strict=True):
             model = self.places.setdefault(key, self.pairs[-1][1])
             assert self.model(flight) is model

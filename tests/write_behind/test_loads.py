@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -369,3 +370,46 @@ def test_the_invalidation_of_all_counts_what_it_drops(monkeypatch: pytest.Monkey
     monkeypatch.setattr(cache, "scan_keys", busy)
     assert cache.invalidate_all() == 8
     cache.close()
+
+
+def test_a_load_that_closes_the_cache_while_another_thread_does() -> None:
+    """The other one waits for the load: the load may not wait for it."""
+    closing = threading.Event()
+    raised: list[BaseException] = []
+
+    def close_too() -> None:
+        closing.wait()
+        while not cache.closed:  # the other one has begun
+            time.sleep(0.001)
+        try:
+            cache.close()
+        except RuntimeError as error:
+            raised.append(error)
+
+    store = FaultyStore(rows={1: 1})
+    store.after_load = close_too
+    cache = WriteBehindCache(4, store)
+    with ThreadPoolExecutor(2) as pool:
+        load = pool.submit(cache.get, 1)
+        store.loading.wait()
+        close = pool.submit(cache.close)
+        closing.set()
+        close.result()
+        with pytest.raises(ClosedError):
+            load.result()
+    assert "waits for the load that this one carries out" in str(raised[0])
+    assert store.closed == 1
+
+
+def test_a_store_that_closes_its_cache() -> None:
+    class Closing(FaultyStore):
+        def close(self) -> None:
+            cache.close()
+            super().close()
+
+    store = Closing()
+    cache = WriteBehindCache(4, store)
+    cache[1] = 1
+    cache.close()
+    cache.close()
+    assert (store.closed, store.rows) == (1, {1: 1})

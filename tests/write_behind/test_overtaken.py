@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from slabcache.behind.core import ABSENT, UNKNOWN, WriteBehindCore
-from slabcache.behind.drain import Batch
+from slabcache.behind.drain import Drained
 from slabcache.behind.request import READ, Request
 
 CAPACITY, MAX_PENDING = 2, 1
@@ -61,7 +61,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.batch is None)
     @rule(limit=st.integers(1, 3))
     def drain(self, limit: int) -> None:
-        self.batch = Batch(self.core, limit)
+        self.batch = Drained(self.core, limit)
         self.core._drain(self.batch, NEVER)
 
     @precondition(lambda self: self.batch is not None)
@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
     def take_again(self, limit: int) -> None:
         slots = sorted(self.failing)[:limit]
         if slots:
-            self.batch = Batch(self.core, limit)
+            self.batch = Drained(self.core, limit)
             self.core._take_again(self.batch, np.array(slots, np.uint32))
             self.failing.difference_update(slots)
 

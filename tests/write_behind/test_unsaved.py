@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from slabcache.behind.core import ABSENT, NO_ROOM, UNKNOWN, WriteBehindCore
-from slabcache.behind.drain import Batch
+from slabcache.behind.drain import Drained
 from slabcache.behind.request import CREATE, Request
 
 CAPACITY, MAX_PENDING = 4, 3
@@ -29,8 +29,8 @@ class Core(WriteBehindCore):
         pass
 
 
-def drained(core: WriteBehindCore, until: int, limit: int) -> Batch:
-    batch = Batch(core, limit)
+def drained(core: WriteBehindCore, until: int, limit: int) -> Drained:
+    batch = Drained(core, limit)
     core._drain(batch, until)
     return batch
 
@@ -42,7 +42,7 @@ class Machine(RuleBasedStateMachine):
         self.values: dict[int, int | None] = {}  # of unsaved keys; None: deleted
         self.batch: set[int] = set()  # keys that the store has been given
         self.rewritten: set[int] = set()  # keys written since then
-        self.rows: Batch | None = None
+        self.rows: Drained | None = None
         self.failing: dict[int, int] = {}  # slots, and their keys
         self.number = 0
 
@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 4))
     def take_again(self, limit: int) -> None:
         slots = sorted(self.failing)[:limit]
-        self.rows = Batch(self.core, limit)
+        self.rows = Drained(self.core, limit)
         self.core._take_again(
             self.rows, np.array([*slots, *slots[:1]][: min(limit, len(self.values))], np.uint32)
         )
@@ -241,11 +241,11 @@ def test_what_is_not_of_the_cache_is_refused() -> None:
         lambda: core._settle(far, True),
         lambda: core._put_aside(far, np.zeros(1, "u8")),
         lambda: core._put_aside(np.array([1], np.uint32), np.zeros(0, "u8")),
-        lambda: core._take_again(Batch(core, 1), far),
-        lambda: core._take_again(Batch(core, 1), np.ones(2, np.uint32)),
+        lambda: core._take_again(Drained(core, 1), far),
+        lambda: core._take_again(Drained(core, 1), np.ones(2, np.uint32)),
         lambda: core._take_again(drained(core, NEVER, 1), np.ones(1, np.uint32)),
-        lambda: core._drain(Batch(other, 1), NEVER),
-        lambda: core._restore(Batch(other, 1)),
+        lambda: core._drain(Drained(other, 1), NEVER),
+        lambda: core._restore(Drained(other, 1)),
     ):
-        with pytest.raises(ValueError, match="slots|batch|since"):
+        with pytest.raises(ValueError, match="slots|drained|since"):
             call()

@@ -11,5 +11,5 @@
     check       walks all of it, and names the first invariant that is broken
 
 Each function is `noexcept nogil`: it touches no Python object, allocates nothing, cannot fail half-way, and
-wants the lock of the cache held. Each is compiled into the modules that use it, so a call of it costs nothing.
+wants the lock of the cache held. Each is compiled into the modules that use it, so a call costs nothing.
 """

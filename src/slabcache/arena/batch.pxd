@@ -23,7 +23,7 @@ from slabcache.arena.lookahead cimport (
     lookahead_start,
     lookahead_t,
 )
-from slabcache.machine.native cimport native_by_key_size, native_copy
+from slabcache.machine.native cimport native_copy
 from slabcache.arena.slab cimport (
     rows_t,
     slab_count_look_up,
@@ -39,7 +39,7 @@ from slabcache.arena.table cimport table_find
 
 # ---- reading -------------------------------------------------------------------------------------
 
-cdef inline size_t read_rows(
+cdef inline void read_rows(
     slab_t slab, column_t keys, size_t rows, column_t values, uint8_t *found, bint counted
 ) noexcept nogil:
     cdef lookahead_t ahead
@@ -56,14 +56,20 @@ cdef inline size_t read_rows(
             native_copy(column_row(values, row), slab_value(&slab, slot), size)
         else:
             memset(column_row(values, row), 0, size)
-    return rows
 
 
 cdef inline void batch_read(
     slab_t slab, column_t keys, size_t rows, column_t values, uint8_t *found, bint counted
 ) noexcept nogil:
     """`get` (counted) or `peek` of each key; the value of an absent key is zeroed."""
-    native_by_key_size(slab.table.key_size, read_rows(slab, keys, rows, values, found, counted))
+    if slab.table.key_size == 16:
+        slab.table.key_size = 16
+        read_rows(slab, keys, rows, values, found, counted)
+    elif slab.table.key_size == 8:
+        slab.table.key_size = 8
+        read_rows(slab, keys, rows, values, found, counted)
+    else:
+        read_rows(slab, keys, rows, values, found, counted)
 
 
 cdef inline void batch_contains(
@@ -84,7 +90,7 @@ cdef inline void batch_contains(
 
 # ---- changing ------------------------------------------------------------------------------------
 
-cdef inline size_t put_rows(
+cdef inline void put_rows(
     slab_t slab, column_t keys, column_t values, size_t rows, rows_t *evicted
 ) noexcept nogil:
     cdef lookahead_t ahead
@@ -102,14 +108,20 @@ cdef inline size_t put_rows(
             evicted,
             False,          # lookahead_next_pair does it
         )
-    return rows
 
 
 cdef inline void batch_put(
     slab_t slab, column_t keys, column_t values, size_t rows, rows_t *evicted
 ) noexcept nogil:
     """`put` of each row; what is evicted is appended to `evicted` unless NULL."""
-    native_by_key_size(slab.table.key_size, put_rows(slab, keys, values, rows, evicted))
+    if slab.table.key_size == 16:
+        slab.table.key_size = 16
+        put_rows(slab, keys, values, rows, evicted)
+    elif slab.table.key_size == 8:
+        slab.table.key_size = 8
+        put_rows(slab, keys, values, rows, evicted)
+    else:
+        put_rows(slab, keys, values, rows, evicted)
 
 
 cdef inline void batch_delete(

@@ -62,8 +62,8 @@ cdef struct counters_t:         # since construction; they only rise (I5)
 cdef struct trail_t:            # hints: they may be stale, but name slots that there are (see lru.pxd)
     slot_t pushed[16]           # the slots pushed last, a ring
     slot_t coming[16]           # the slots that will probably be evicted next, a ring
-    uint32_t pushes             # cursors of the two
-    uint32_t evictions
+    uint32_t push_at            # cursors of the two: numbers of the next push and eviction
+    uint32_t evict_at
 
 
 cdef struct header_t:

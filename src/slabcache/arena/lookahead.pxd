@@ -24,10 +24,12 @@ differs between hashing and storing would break I1.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport abort
 
-from slabcache.arena.header cimport KEY_SIZE_MAX, NIL, slot_t
+from slabcache.arena.header cimport KEY_SIZE_MAX, NIL, SLOT_KEY_AT, slot_t
 from slabcache.arena.lru cimport link_t, lru_coming, lru_link
 from slabcache.machine.native cimport (
+    DEBUG,
     native_copy,
     native_equal,
     native_first_bit,
@@ -55,7 +57,7 @@ cdef struct lookahead_t:        # rings: row n is at n % RING_ROWS
     uint64_t hashes[RING_ROWS]
     slot_t candidates[RING_ROWS]    # the slot that the row will probably find, or NIL
     char keys[RING_ROWS * KEY_SIZE_MAX]
-    uint32_t evictions              # those before this one, by its number, have had coming victims fetched
+    uint32_t evict_at               # those before this one, by its number, have had coming victims fetched
 
 
 cdef inline char *column_row(column_t column, size_t row) noexcept nogil:
@@ -121,11 +123,12 @@ cdef inline void lookahead_step(
 
 
 cdef inline void lookahead_start(
-    lookahead_t *ahead, const slab_t *slab, column_t keys, size_t rows, bint moves
+    lookahead_t *ahead, slab_t *slab, column_t keys, size_t rows, bint moves
 ) noexcept nogil:
     """Make row 0 ready to run."""
     cdef size_t step
-    ahead.evictions = slab.lru.trail.evictions - PAIR    # the last pair of the batch before this one
+    slab.value_at = SLOT_KEY_AT + slab.table.key_size   # a constant, where the size of keys is one
+    ahead.evict_at = slab.lru.trail.evict_at - PAIR    # the last pair of the batch before this one
     for step in range(STAGES * DISTANCE):
         lookahead_step(ahead, slab, keys, rows, step, moves)
 
@@ -143,24 +146,30 @@ cdef inline void lookahead_next_pair(
     """Before `row` and the one after it run, in a batch that may evict: move two rows on, and fetch what
     will be touched by the evictions that follow on those of the last two rows."""
     cdef size_t load = row + STAGES * DISTANCE, match = load - DISTANCE, links = match - DISTANCE, n
-    cdef uint32_t first = ahead.evictions, i
-    cdef uint32_t count = min(slab.lru.trail.evictions - first, <uint32_t>PAIR)     # a row evicts one at most
+    cdef uint32_t first = ahead.evict_at, i
+    cdef uint32_t count = slab.lru.trail.evict_at - first       # PAIR at most: a row evicts one entry
     cdef bucket_t *buckets[PAIR]
-    ahead.evictions += count
+    if DEBUG and count > PAIR:
+        abort()
+    ahead.evict_at += count
     # What takes time to compute comes first, then the prefetches one right after the other.
-    for n in range(load, min(load + PAIR, rows)):
-        lookahead_load(ahead, slab, keys, n)
+    for n in range(load, load + PAIR):
+        if n < rows:
+            lookahead_load(ahead, slab, keys, n)
     for i in range(count):
         buckets[i] = slab_bucket_of_coming(slab, first + i)
-    for n in range(load, min(load + PAIR, rows)):
-        lookahead_bucket(ahead, slab, n)
+    for n in range(load, load + PAIR):
+        if n < rows:
+            lookahead_bucket(ahead, slab, n)
     for i in range(count):
         native_prefetch(buckets[i])
         slab_prefetch(slab, lru_coming(&slab.lru, first + i))
-    for n in range(match, min(match + PAIR, rows)):
-        lookahead_match(ahead, slab, n)
-    for n in range(links, min(links + PAIR, rows)):
-        lookahead_links(ahead, slab, n)
+    for n in range(match, match + PAIR):
+        if n < rows:
+            lookahead_match(ahead, slab, n)
+    for n in range(links, links + PAIR):
+        if n < rows:
+            lookahead_links(ahead, slab, n)
 
 
 cdef inline slot_t lookahead_find(const lookahead_t *ahead, const slab_t *slab, size_t row) noexcept nogil:

@@ -62,10 +62,10 @@ cdef inline void lru_insert(lru_t *lru, slot_t slot) noexcept nogil:
 
 cdef inline slot_t lru_note_push(lru_t *lru, slot_t slot) noexcept nogil:
     """Take note that `slot` was pushed; the slot whose hint it is to be."""
-    cdef slot_t *pushed = &lru.trail.pushed[lru.trail.pushes % TRAIL]
+    cdef slot_t *pushed = &lru.trail.pushed[lru.trail.push_at % TRAIL]
     cdef slot_t hinted = pushed[0]
     pushed[0] = slot
-    lru.trail.pushes += 1
+    lru.trail.push_at += 1
     return hinted
 
 
@@ -110,8 +110,8 @@ cdef inline bint lru_move_to_front(lru_t *lru, slot_t slot) noexcept nogil:
 
 cdef inline void lru_note_victim(lru_t *lru, slot_t victim) noexcept nogil:
     """Take note of the slot that will probably be evicted 16 evictions after `victim`."""
-    lru.trail.coming[lru.trail.evictions % TRAIL] = lru_link(lru, victim).hint
-    lru.trail.evictions += 1
+    lru.trail.coming[lru.trail.evict_at % TRAIL] = lru_link(lru, victim).hint
+    lru.trail.evict_at += 1
 
 
 cdef inline slot_t lru_coming(const lru_t *lru, uint32_t eviction) noexcept nogil:

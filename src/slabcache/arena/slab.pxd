@@ -54,7 +54,7 @@ cdef struct slab_t:             # views into one arena
     header_t *header
     table_t table
     lru_t lru
-    char *values                # value of slot 0
+    size_t value_at             # bytes from the start of a slot to its value
 
 
 cdef struct rows_t:             # packed rows that a caller lends to take what leaves the cache
@@ -78,7 +78,7 @@ cdef inline void slab_attach(slab_t *slab, header_t *header) noexcept nogil:
     slab.lru.links = slots
     slab.lru.stride = header.slot_stride
     slab.lru.trail = &header.trail
-    slab.values = slots + header.key_at + header.key_size
+    slab.value_at = header.key_at + header.key_size
 
 
 cdef inline uint64_t slab_hash(const slab_t *slab, const char *key) noexcept nogil:
@@ -90,7 +90,7 @@ cdef inline const char *slab_key(const slab_t *slab, slot_t slot) noexcept nogil
 
 
 cdef inline char *slab_value(const slab_t *slab, slot_t slot) noexcept nogil:
-    return slab.values + slot * slab.lru.stride
+    return slab.lru.links + slot * slab.lru.stride + slab.value_at
 
 
 cdef inline void slab_prefetch(const slab_t *slab, slot_t slot) noexcept nogil:
@@ -185,7 +185,7 @@ cdef inline slot_t slab_evict(slab_t *slab, rows_t *evicted, bint fetch) noexcep
     With `fetch`, what coming evictions will touch is fetched.
     """
     cdef slot_t victim = lru_least_recent(&slab.lru)
-    cdef uint32_t eviction = slab.lru.trail.evictions
+    cdef uint32_t eviction = slab.lru.trail.evict_at
     lru_note_victim(&slab.lru, victim)
     if fetch:
         slab_prefetch(slab, lru_coming(&slab.lru, eviction))

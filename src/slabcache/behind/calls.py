@@ -48,6 +48,7 @@ class Calls(WriteBehindCore):
     _exit_timeout: float  # seconds that leaving the interpreter waits
     _forks: int  # when threads and loads were last renewed
     _closing: threading.RLock  # held by the one who closes
+    _closes_store = False  # the one who closes is about to close the store
     _is_over: bool  # it has been closed, and the store too
 
     # ---- how calls run ---------------------------------------------------------------------------------
@@ -140,8 +141,12 @@ class Calls(WriteBehindCore):
             self._close_in_turn(deadline)
 
     def _close_in_turn(self, deadline: float | None) -> None:
-        left = seconds_until(deadline)
+        left = 0.0 if self._loader.is_carrying() else seconds_until(deadline)
         if not self._closing.acquire(timeout=-1 if left is None else left):
+            if self._loader.is_carrying():
+                raise RuntimeError(
+                    "another thread closes the cache, and waits for the load that this one carries out"
+                )
             raise TimeoutError("another thread is still closing the cache")
         try:
             self._close_once(deadline)
@@ -170,8 +175,12 @@ class Calls(WriteBehindCore):
             self._reopen()
             raise
         self._loader.close(deadline)
-        if not self._is_over:
-            self.store.close()
+        if not self._is_over and not self._closes_store:
+            self._closes_store = True  # which may close the cache
+            try:
+                self.store.close()
+            finally:
+                self._closes_store = False
             self._is_over = True
             self._flusher.stop()
             if lost is not None:

@@ -113,7 +113,7 @@ cdef inline row_t row_of(const key_t *key, char *value, const char *default) noe
     row.key = key.packed
     row.value = value
     row.stored = STORED_UNKNOWN
-    row.since = 0
+    row.as_of = 0
     row.default = default
     return row
 
@@ -365,27 +365,27 @@ cdef class WriteBehindCore(DrainCore):
 
     def _read(self, Request request not None):
         """Run the rows of a reading batch; whether all have run. If not, rows are missing."""
-        cdef request_t view
+        cdef request_t raw
         cdef PyThreadState *state
         cdef size_t done = request.done
         self.usable()
-        view = request.view()
-        state = self.enter(view.rows)
-        done = through_read(self.behind, view, done, request.counted, request.moves)
+        raw = request.raw()
+        state = self.enter(raw.rows)
+        done = through_read(self.behind, raw, done, request.counted, request.moves)
         self.leave(state)
         self.ring_bell()
         request.done = done
-        return done == view.rows
+        return done == raw.rows
 
     def _missing(self, Request request not None):
-        """`(rows, keys, since)`: the numbers of the rows that only the store knows, their packed keys, and
+        """`(rows, keys, as_of)`: the numbers of the rows that only the store knows, their packed keys, and
         the number of the last write."""
         cdef cnp.ndarray missing
         cdef cnp.npy_intp room = len(request)
-        cdef request_t view
+        cdef request_t raw
         cdef PyThreadState *state
         cdef size_t count
-        cdef uint64_t since
+        cdef uint64_t as_of
         self.usable()
         request.loads += 1
         request.expect()
@@ -393,24 +393,24 @@ cdef class WriteBehindCore(DrainCore):
             request.keys = (<object>request.keys).copy()
             request.owned = True
         missing = cnp.PyArray_EMPTY(1, &room, cnp.NPY_INT64, 0)
-        view = request.view()
-        state = self.enter(view.rows)
-        count = through_missing(self.behind, view, request.done, <int64_t *>cnp.PyArray_DATA(missing))
-        since = self.behind.unsaved.writes
+        raw = request.raw()
+        state = self.enter(raw.rows)
+        count = through_missing(self.behind, raw, request.done, <int64_t *>cnp.PyArray_DATA(missing))
+        as_of = self.behind.unsaved.writes
         self.leave(state)
         rows = missing[:count]
-        return rows, request.keys[rows], since
+        return rows, request.keys[rows], as_of
 
-    def _keep(self, cnp.ndarray keys not None, values, found, since):
-        """Create entries of packed rows that were loaded, unless they were written since write `since`."""
+    def _keep(self, cnp.ndarray keys not None, values, found, as_of):
+        """Create entries of packed rows that were loaded, unless they were written after write `as_of`."""
         cdef Request request = Request(self, keys, PURPOSE_READ, False, True)
-        cdef request_t view
+        cdef request_t raw
         cdef PyThreadState *state
         self.usable()
-        request.supply(np.arange(len(keys)), values, found, since, False)
-        view = request.view()
-        state = self.enter(view.rows)
-        through_keep(self.behind, view)
+        request.supply(np.arange(len(keys)), values, found, as_of, False)
+        raw = request.raw()
+        state = self.enter(raw.rows)
+        through_keep(self.behind, raw)
         self.leave(state)
         self.ring_bell()
 
@@ -458,7 +458,7 @@ cdef class WriteBehindCore(DrainCore):
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(keys, 0)
         cdef column_t key_column, value_column
         cdef Evicted evicted = None
-        cdef request_t view
+        cdef request_t raw
         cdef PyThreadState *state
         cdef uint64_t count = 0
         cdef size_t done = 0
@@ -469,13 +469,13 @@ cdef class WriteBehindCore(DrainCore):
         result = integer_room(rows)
         key_column = column_of(keys, self._key_schema.size, rows)
         value_column = column_of(values, self._value_schema.size, rows)
-        view.keys = key_column
-        view.rows = rows
-        view.first = NULL if request is None else request.view().first
-        view.ticket = 0 if request is None else request.ticket
-        view.creates = True
+        raw.keys = key_column
+        raw.rows = rows
+        raw.first = NULL if request is None else request.raw().first
+        raw.ticket = 0 if request is None else request.ticket
+        raw.creates = True
         state = self.enter_for_write(rows)
-        room = through_room_for(&self.behind, &view)
+        room = through_room_for(&self.behind, &raw)
         if room.fits:
             count = self.slab.header.counters.evictions
             done = through_put(
@@ -511,7 +511,7 @@ cdef class WriteBehindCore(DrainCore):
         cdef column_t result_column = column_of(results, schema.fields[position].size, rows)
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
         cdef edit_t edit
-        cdef request_t view
+        cdef request_t raw
         cdef PyThreadState *state
         cdef bint swapped
         cdef int status
@@ -521,13 +521,13 @@ cdef class WriteBehindCore(DrainCore):
         edit.fields = &schema.fields[position]
         if cnp.PyArray_DIM(deltas, 0) == 1:
             delta_column.stride = 0
-        view = request.view_of(self)
+        raw = request.raw_of(self)
         swapped = cnp.PyArray_ISBYTESWAPPED(results)
         state = self.enter_for_write(rows)
-        status = through_prepare(&self.behind, &view, missing_data, &request.room)
+        status = through_prepare(&self.behind, &raw, missing_data, &request.room)
         if status == STATUS_DONE:
             request.done = through_edit(
-                self.behind, view, edit, delta_column, result_column, native_now()
+                self.behind, raw, edit, delta_column, result_column, native_now()
             )
         self.leave(state)
         self.ring_bell()
@@ -541,7 +541,7 @@ cdef class WriteBehindCore(DrainCore):
         cdef Schema schema = self._value_schema
         schema.label(position)
         cdef edit_t edit
-        cdef request_t view
+        cdef request_t raw
         cdef only_t only
         cdef bytes expected = None, found, summed
         cdef int status
@@ -550,22 +550,22 @@ cdef class WriteBehindCore(DrainCore):
         self.writable()
         edit.fields = &schema.fields[position]
         edit.delta = <const delta_t *>cnp.PyArray_DATA(deltas)
-        view = request.view_of(self)
+        raw = request.raw_of(self)
         found = PyBytes_FromStringAndSize(NULL, schema.size)
         while True:
             self.lock_for_write()
-            status = through_prepare_only(&self.behind, &view, &request.room, &only)
+            status = through_prepare_only(&self.behind, &raw, &request.room, &only)
             if status == STATUS_DONE:
                 if only.value is NULL or (
                     expected is not None
                     and native_equal(only.value, PyBytes_AS_STRING(expected), schema.size)
                 ):
-                    view.found[0] = OUTCOME_FOUND == behind_edit(
+                    raw.found[0] = OUTCOME_FOUND == behind_edit(
                         &self.behind, only.slot, &only.row, &edit, native_now()
                     )
                 else:
                     native_copy(PyBytes_AS_STRING(found), only.value, schema.size)
-                    status = through_put_off(&view, &only)
+                    status = through_put_off(&raw, &only)
             release(self)
             if status != STATUS_OTHER:
                 self.ring_bell()
@@ -583,7 +583,7 @@ cdef class WriteBehindCore(DrainCore):
         cdef Schema schema = self._value_schema
         cdef int64_t missing
         cdef edit_t edit
-        cdef request_t view
+        cdef request_t raw
         cdef row_t row
         cdef int status
         self.writable()
@@ -594,12 +594,12 @@ cdef class WriteBehindCore(DrainCore):
         edit.count = schema.count
         if len(request) != 1 or len(data) != schema.size or len(chosen) != schema.count:
             raise ValueError("one row, a flag for each field, and a value")
-        view = request.view_of(self)
+        raw = request.raw_of(self)
         self.lock_for_write()
-        status = through_prepare(&self.behind, &view, &missing, &request.room)
+        status = through_prepare(&self.behind, &raw, &missing, &request.room)
         if status == STATUS_DONE:
-            row = through_only_row(&self.behind, &view)
-            view.found[0] = OUTCOME_FOUND == behind_edit(
+            row = through_only_row(&self.behind, &raw)
+            raw.found[0] = OUTCOME_FOUND == behind_edit(
                 &self.behind, table_find(&self.slab.table, row.hash, row.key), &row, &edit, native_now()
             )
         release(self)
@@ -610,7 +610,7 @@ cdef class WriteBehindCore(DrainCore):
         """Read one row or, where it is absent, write `value` unless that is None; the status. It counts as a
         look-up."""
         cdef int64_t missing
-        cdef request_t view
+        cdef request_t raw
         cdef row_t row
         cdef int status
         cdef slot_t slot
@@ -618,11 +618,11 @@ cdef class WriteBehindCore(DrainCore):
         self.writable()
         if len(request) != 1 or (value is not None and len(value) != self._value_schema.size):
             raise ValueError("one row, and a value of its size")
-        view = request.view_of(self)
+        raw = request.raw_of(self)
         self.lock_for_write()
-        status = through_prepare(&self.behind, &view, &missing, &request.room)
+        status = through_prepare(&self.behind, &raw, &missing, &request.room)
         if status != STATUS_MISSING:
-            row = through_only_row(&self.behind, &view)
+            row = through_only_row(&self.behind, &raw)
             if row.stored == STORED_SEEN:
                 row.stored = STORED_UNKNOWN     # it counts as a hit
             slot = table_find(&self.slab.table, row.hash, row.key)
@@ -637,7 +637,7 @@ cdef class WriteBehindCore(DrainCore):
                     )
                     native_copy(row.value, PyBytes_AS_STRING(value), self._value_schema.size)
                     request.created = True
-                view.found[0] = outcome == OUTCOME_FOUND
+                raw.found[0] = outcome == OUTCOME_FOUND
         release(self)
         self.ring_bell()
         return status
@@ -645,23 +645,23 @@ cdef class WriteBehindCore(DrainCore):
     def _pop(self, Request request not None, bytes expected not None):
         """Delete the only row if its value, packed, is what is expected, or if there is none; the status,
         with nothing changed unless it is DONE. Where it is OTHER, `request.values` has the value."""
-        cdef request_t view
+        cdef request_t raw
         cdef only_t only
         cdef size_t size = self._value_schema.size
         cdef int status
         if len(request) != 1 or len(expected) != self._value_schema.size:
             raise ValueError("one row, and a value of its size")
         self.writable()
-        view = request.view_of(self)
+        raw = request.raw_of(self)
         self.lock_for_write()
-        status = through_prepare_only(&self.behind, &view, &request.room, &only)
+        status = through_prepare_only(&self.behind, &raw, &request.room, &only)
         if status == STATUS_DONE:
             if only.value is not NULL and not native_equal(only.value, PyBytes_AS_STRING(expected), size):
                 if only.value is not only.row.value:
                     native_copy(only.row.value, only.value, size)
-                status = through_put_off(&view, &only)
+                status = through_put_off(&raw, &only)
             else:
-                view.found[0] = OUTCOME_FOUND == behind_delete(
+                raw.found[0] = OUTCOME_FOUND == behind_delete(
                     &self.behind, only.slot, &only.row, native_now()
                 )
         release(self)
@@ -673,15 +673,15 @@ cdef class WriteBehindCore(DrainCore):
         cdef cnp.npy_intp rows = len(request)
         cdef cnp.ndarray missing = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
         cdef int64_t *missing_data = <int64_t *>cnp.PyArray_DATA(missing)
-        cdef request_t view
+        cdef request_t raw
         cdef PyThreadState *state
         cdef int status
         self.writable()
-        view = request.view_of(self)
+        raw = request.raw_of(self)
         state = self.enter_for_write(rows)
-        status = through_prepare(&self.behind, &view, missing_data, &request.room)
+        status = through_prepare(&self.behind, &raw, missing_data, &request.room)
         if status == STATUS_DONE:
-            through_delete(self.behind, view, native_now())
+            through_delete(self.behind, raw, native_now())
         self.leave(state)
         self.ring_bell()
         return status
@@ -727,13 +727,13 @@ cdef class WriteBehindCore(DrainCore):
     def _invalidate(self, Request request not None):
         """Drop the rows from memory that are saved; how many were there. `request.found` says which are not
         there now."""
-        cdef request_t view
+        cdef request_t raw
         cdef PyThreadState *state
         cdef size_t count
         self.usable()
-        view = request.view()
-        state = self.enter(view.rows)
-        count = through_invalidate(self.behind, view.keys, view.rows, view.found)
+        raw = request.raw()
+        state = self.enter(raw.rows)
+        count = through_invalidate(self.behind, raw.keys, raw.rows, raw.found)
         self.leave(state)
         return count
 

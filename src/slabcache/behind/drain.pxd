@@ -5,14 +5,14 @@ from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t, uintptr_t
 
 from slabcache._base cimport SlabBase
-from slabcache.behind.arena.slab cimport batch_t
+from slabcache.behind.arena.slab cimport drained_t
 from slabcache.machine.lock cimport flag_t
 from slabcache.behind.arena.unsaved cimport behind_t
 
 
-cdef class Batch:
+cdef class Drained:
     cdef cnp.ndarray slots, since, deleted, keys, values
-    cdef batch_t taken          # where in them the next row goes
+    cdef drained_t taken          # where in them the next row goes
     cdef uintptr_t cache        # whose rows they are
 
 
@@ -24,5 +24,5 @@ cdef class DrainCore(SlabBase):
     cdef int writable(self) except -1
     cdef int lock_for_write(self) except -1
     cdef PyThreadState *enter_for_write(self, uint64_t rows) except? NULL
-    cdef int check_batch(self, Batch batch) except -1
+    cdef int check_drained(self, Drained drained) except -1
     cdef cnp.ndarray checked_slots(self, cnp.ndarray slots)

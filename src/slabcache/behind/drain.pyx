@@ -45,7 +45,7 @@ UNTIL_DUE, IDLE = SLEEP_UNTIL_DUE, SLEEP_IDLE       # what the flusher waits for
 
 
 @cython.final
-cdef class Batch:
+cdef class Drained:
     """Rows on their way to the store.
 
     It is made, with room for `limit` rows or all that are unsaved, before any row is taken: what is taken is
@@ -146,26 +146,26 @@ cdef class DrainCore(SlabBase):
 
     # ---- writing behind --------------------------------------------------------------------------------
 
-    def _drain(self, Batch batch not None, uint64_t until):
+    def _drain(self, Drained drained not None, uint64_t until):
         """Take what is to be written next into an empty batch. Nothing of this needs memory."""
-        cdef Py_ssize_t room = cnp.PyArray_DIM(batch.slots, 0)
+        cdef Py_ssize_t room = cnp.PyArray_DIM(drained.slots, 0)
         cdef PyThreadState *state
-        self.check_batch(batch)
+        self.check_drained(drained)
         state = self.enter(room)
-        behind_drain(&self.behind, until, room, &batch.taken)
+        behind_drain(&self.behind, until, room, &drained.taken)
         self.leave(state)
 
-    def _take_again(self, Batch batch not None, cnp.ndarray slots not None):
+    def _take_again(self, Drained drained not None, cnp.ndarray slots not None):
         """Take failing rows into an empty batch: those of `slots` that are failing still."""
         cdef cnp.ndarray numbers = self.checked_slots(slots)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(numbers, 0)
         cdef slot_t *data = <slot_t *>cnp.PyArray_DATA(numbers)
         cdef PyThreadState *state
-        self.check_batch(batch)
-        if batch.taken.rows.count or count > cnp.PyArray_DIM(batch.slots, 0):
+        self.check_drained(drained)
+        if drained.taken.rows.count or count > cnp.PyArray_DIM(drained.slots, 0):
             raise ValueError(f"slots: {count} are more than the batch has room for")
         state = self.enter(count)
-        behind_take_again(&self.behind, data, count, &batch.taken)
+        behind_take_again(&self.behind, data, count, &drained.taken)
         self.leave(state)
 
     def _settle(self, cnp.ndarray slots not None, bint saved):
@@ -191,17 +191,17 @@ cdef class DrainCore(SlabBase):
         behind_put_aside(&self.behind, data, times_data, count)
         self.leave(state)
 
-    def _restore(self, Batch batch not None):
+    def _restore(self, Drained drained not None):
         """Rows of a batch that are not settled are dirty again. Nothing of this needs memory."""
         cdef PyThreadState *state
-        self.check_batch(batch)
-        state = self.enter(batch.taken.rows.count)
-        behind_restore(&self.behind, batch.taken.slots, batch.taken.since, batch.taken.rows.count)
+        self.check_drained(drained)
+        state = self.enter(drained.taken.rows.count)
+        behind_restore(&self.behind, drained.taken.slots, drained.taken.since, drained.taken.rows.count)
         self.leave(state)
 
-    cdef int check_batch(self, Batch batch) except -1:
-        if batch.cache != <uintptr_t><void *>self:
-            raise ValueError("batch: not of this cache")
+    cdef int check_drained(self, Drained drained) except -1:
+        if drained.cache != <uintptr_t><void *>self:
+            raise ValueError("drained: not of this cache")
         return self.ready()
 
     cdef cnp.ndarray checked_slots(self, cnp.ndarray slots):

@@ -45,7 +45,7 @@ cdef class Flight:
     """
 
     cdef readonly dict keys, kept, waiters
-    cdef readonly uint64_t since        # number of the last write before the first of its keys was missed
+    cdef readonly uint64_t as_of        # number of the last write before the first of its keys was missed
     cdef readonly uint64_t departure    # the how manieth of all flights that have departed; 0: it has not
     cdef readonly uint64_t carrier      # the thread that carries it out
     cdef readonly bint done, given_up
@@ -57,7 +57,7 @@ cdef class Flight:
 
     def __cinit__(self, error):
         self.keys, self.kept, self.waiters = {}, {}, {}
-        self.since = <uint64_t>-1
+        self.as_of = <uint64_t>-1
         self.positions, self.failures = {}, {}
         self.error = error
 
@@ -85,7 +85,7 @@ cdef class Flights:
         step_end(&self.step)
         return flight
 
-    def join(self, list keys not None, list flights not None, uint64_t since, bint keeps, int64_t landings):
+    def join(self, list keys not None, list flights not None, uint64_t as_of, bint keeps, int64_t landings):
         """Find for each key the flight that brings it; the next flight takes those that no other does.
 
         `flights` has as many items and is filled. -1, and nothing done, if a flight has landed since there
@@ -99,7 +99,7 @@ cdef class Flights:
         try:
             if landings < 0 or <uint64_t>landings == self.landings:
                 departures = self.departures
-                self.gathering.since = min(self.gathering.since, since)
+                self.gathering.as_of = min(self.gathering.as_of, as_of)
                 self.join_all(keys, flights, keeps)
         finally:
             step_end(&self.step)

@@ -24,7 +24,7 @@ import numpy as np
 
 from slabcache.behind.core import WriteBehindCore
 from slabcache.behind.division import Outcome, divide
-from slabcache.behind.drain import IDLE, UNTIL_DUE, Batch
+from slabcache.behind.drain import IDLE, UNTIL_DUE, Drained
 from slabcache.behind.waiting import Bell, deadline_after, look_again, persist, seconds_until, wake_all
 from slabcache.codec.rows import from_rows
 from slabcache.errors import ClosedError, RowsRejected
@@ -106,18 +106,18 @@ class Counts:
 
 
 class Aside(NamedTuple):
-    """A row that fails by itself, or is refused."""
+    """A row that fails by itself, or is rejected."""
 
     since: int  # when it became dirty, of time.monotonic_ns()
     due: float  # when it is tried again, of time.monotonic()
     pause: float  # seconds
-    refused: int | None  # when it was refused first, of time.monotonic_ns()
+    rejected: int | None  # when it was rejected first, of time.monotonic_ns()
     deleted: bool
 
     @property
-    def is_new_refusal(self) -> bool:
-        """Whether it was refused, and not tried again; that needs no pause."""
-        return self.refused is not None and self.pause <= FIRST_DELAY
+    def is_new_rejection(self) -> bool:
+        """Whether it was rejected, and not tried again; that needs no pause."""
+        return self.rejected is not None and self.pause <= FIRST_DELAY
 
 
 # Who writes to which store, or table: two caches would not see each other's rows.
@@ -171,11 +171,11 @@ class Flusher:
         self._until = 0  # a flush has asked for what became dirty no later, and may have been given up
         self._failures = 0  # attempts in a row that found the store away
         self._trouble = 0  # attempts that failed since the store last had all rows that it was given
-        self._batch: Batch | None = None  # under way
+        self._drained: Drained | None = None  # under way
         self._since: int | None = None  # when the oldest of its rows became dirty
         self._aside: dict[int, Aside] = {}  # by slot: rows that fail by themselves
         self._again_by: dict[int, Aside] = {}  # those that are tried again, by slot
-        self._final: set[int] = set()  # of them, those whose next refusal is for good
+        self._final: set[int] = set()  # of them, those whose next rejection is for good
         self._again = False  # the last batch was one of them
         self._ended: dict[object, Callable[[], object]] = {}  # to be called when the thread has ended
         self._has_ended = False
@@ -358,7 +358,7 @@ class Flusher:
         self._bells = SimpleQueue()
         self._waiters = {}
         self._denied = {}
-        self._batch = self._since = None
+        self._drained = self._since = None
         self._is_child = True
 
     # ---- what callers wait for; in the thread ----------------------------------------------------------
@@ -414,7 +414,7 @@ class Flusher:
                 cache, lambda _: self._bells.put(None)
             )  # the other may have been cleared
             self._was_dropped = True
-        self._give_back(cache)  # what the store did not take, or an error of ours has left
+        self._restore(cache)  # what the store did not take, or an error of ours has left
         self._tell(cache)
         self._work(cache)
         timeout = self._sleep(cache)
@@ -454,7 +454,7 @@ class Flusher:
         """Write all that is due; what the store raises is raised."""
         while not self._is_stopping and not self.store_is_closed:
             again = self._take(cache)
-            if self._batch is None:
+            if self._drained is None:
                 return
             self._write(cache, again)
 
@@ -473,9 +473,9 @@ class Flusher:
         now = time.monotonic_ns()
         due = [max(0, since + self._interval - now) / 1e9] if since else []
         due += [
-            0.0 if aside.is_new_refusal else max(0.0, aside.due - now / 1e9)
+            0.0 if aside.is_new_rejection else max(0.0, aside.due - now / 1e9)
             for aside in self._aside.values()
-            if self._is_final(aside, since) or aside.refused is None
+            if self._is_final(aside, since) or aside.rejected is None
         ]
         return min(due, default=LONGEST_DELAY)
 
@@ -502,16 +502,16 @@ class Flusher:
         due = time.monotonic_ns() - self._interval
         if cache._unsaved()[3] <= due:  # those that are almost due go with it: a batch costs more than a row
             due += self._interval // EARLY
-        self._batch = batch = Batch(cache, self._rows)
-        cache._drain(batch, max(self._wanted(), due, 0))
-        return self._has_taken(batch)
+        self._drained = drained = Drained(cache, self._rows)
+        cache._drain(drained, max(self._wanted(), due, 0))
+        return self._has_taken(drained)
 
-    def _has_taken(self, batch: Batch) -> bool:
-        if len(batch):
-            self._since = batch.oldest()
+    def _has_taken(self, drained: Drained) -> bool:
+        if len(drained):
+            self._since = drained.oldest()
         else:
-            self._batch = None
-        return len(batch) > 0
+            self._drained = None
+        return len(drained) > 0
 
     def _take_failing(self, cache: WriteBehindCore) -> bool:
         now, since = time.monotonic(), cache._unsaved()[3]
@@ -519,25 +519,25 @@ class Flusher:
         slots = [
             slot
             for slot, aside in self._aside.items()
-            if (aside.is_new_refusal or aside.due <= now) and (slot in final or aside.refused is None)
+            if (aside.is_new_rejection or aside.due <= now) and (slot in final or aside.rejected is None)
         ][: self._rows]
         if not slots:
             return False
         self._final = final
-        self._batch = batch = Batch(cache, len(slots))
-        cache._take_again(batch, np.array(slots, np.uint32))
+        self._drained = drained = Drained(cache, len(slots))
+        cache._take_again(drained, np.array(slots, np.uint32))
         self._again_by = {slot: self._aside[slot] for slot in slots}
         for slot in slots:
             del self._aside[slot]
-        return self._has_taken(batch)
+        return self._has_taken(drained)
 
     def _is_final(self, aside: Aside, since: int) -> bool:
-        """Whether the next refusal of a row is for good: what was unsaved when it was refused first has been
-        saved since. Of rows that fail by themselves deletions alone count: one may be what the row needs."""
-        if aside.refused is None or 0 < since <= aside.refused:
+        """Whether the next rejection of a row is for good: what was unsaved when it was rejected first is
+        saved. Of rows that fail by themselves deletions alone count: one may be what the row needs."""
+        if aside.rejected is None or 0 < since <= aside.rejected:
             return False
-        deletions = (other for other in self._aside.values() if other.deleted and other.refused is None)
-        return all(deletion.since > aside.refused for deletion in deletions)
+        deletions = (other for other in self._aside.values() if other.deleted and other.rejected is None)
+        return all(deletion.since > aside.rejected for deletion in deletions)
 
     def _write(self, cache: WriteBehindCore, again: bool) -> None:
         """Give the batch to the store, deletions first: a new row may need what an old one leaves free.
@@ -545,8 +545,8 @@ class Flusher:
         Where the store is away, that is raised. But rows that have failed by themselves before say nothing
         about others.
         """
-        assert self._batch is not None
-        rows = Rows(*self._batch.columns())
+        assert self._drained is not None
+        rows = Rows(*self._drained.columns())
         outcomes: list[tuple[Rows, Outcome]] = []
         for part in (rows.part(rows.deleted), rows.part(~rows.deleted)):
 
@@ -563,18 +563,18 @@ class Flusher:
             self._note(errors[-1], answered)
         for part, outcome in outcomes:
             failing = list(outcome.rest) if again or not outcome.answered else []
-            refused = []
+            rejected = []
             for row, error in sorted(outcome.failed.items()):
                 if not isinstance(error, RowsRejected):
                     failing.append(row)
                 elif int(part.slots[row]) in self._final:
                     self._reject(cache, part.part([row]), error)
                 else:
-                    refused.append(row)
-            self._put_aside(cache, part.part(failing), is_refused=False)
-            self._put_aside(cache, part.part(refused), is_refused=True)
+                    rejected.append(row)
+            self._put_aside(cache, part.part(failing), is_rejected=False)
+            self._put_aside(cache, part.part(rejected), is_rejected=True)
         self._again_by, self._final = {}, set()
-        self._give_back(cache)  # what nobody knows about
+        self._restore(cache)  # what nobody knows about
         if answered:
             self._failures = 0
         if self._trouble and not errors and not self._aside:  # told before those who wait go on
@@ -625,7 +625,7 @@ class Flusher:
         except BaseException as raised:  # nothing may end the thread
             _tell_log("on_rejected raised", level=logging.ERROR, exc_info=raised)
 
-    def _put_aside(self, cache: WriteBehindCore, part: Rows, is_refused: bool) -> None:
+    def _put_aside(self, cache: WriteBehindCore, part: Rows, is_rejected: bool) -> None:
         """Rows that fail by themselves are tried again, each after a pause that doubles."""
         if not len(part.slots):
             return
@@ -633,11 +633,11 @@ class Flusher:
         for slot, since in zip(part.slots.tolist(), part.since.tolist(), strict=True):
             before = self._again_by.get(slot)
             pause = FIRST_DELAY if before is None else min(before.pause * 2, LONGEST_DELAY)
-            refused = None if before is None else before.refused
-            if is_refused and refused is None:
-                refused = time.monotonic_ns()
+            rejected = None if before is None else before.rejected
+            if is_rejected and rejected is None:
+                rejected = time.monotonic_ns()
             due = now + pause * _random.uniform(0.5, 1)
-            self._aside[slot] = Aside(since, due, pause, refused, deleted=bool(part.deleted[0]))
+            self._aside[slot] = Aside(since, due, pause, rejected, deleted=bool(part.deleted[0]))
         cache._put_aside(part.slots, part.since)
 
     def _note(self, error: BaseException, answered: bool) -> None:
@@ -661,11 +661,11 @@ class Flusher:
         self._failures += 1
         self._note(error, answered=False)
 
-    def _give_back(self, cache: WriteBehindCore) -> None:
+    def _restore(self, cache: WriteBehindCore) -> None:
         """Rows of the batch under way that are not settled are dirty again."""
-        if self._batch is not None:
-            cache._restore(self._batch)
-            self._batch = self._since = None
+        if self._drained is not None:
+            cache._restore(self._drained)
+            self._drained = self._since = None
 
     def _name(self) -> str:
         return type(self.store).__name__

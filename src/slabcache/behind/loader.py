@@ -38,7 +38,7 @@ class Loads(NamedTuple):
     rows: Array
     keys: list[bytes]
     flights: list[Flight]
-    fresh: set[Flight]  # those that had not begun when the call found the rows missing
+    later: set[Flight]  # those that had not begun when the call found the rows missing
 
     def distinct(self) -> list[Flight]:
         """Each flight once."""
@@ -78,18 +78,18 @@ class Loader:
         """
         for attempt in range(JOINS_MAX + 1):
             landings = self._flights.landings if attempt < JOINS_MAX else -1
-            rows, keys, since = cache._missing(request)
+            rows, keys, as_of = cache._missing(request)
             packed: list[bytes] = np.ascontiguousarray(keys).view(f"V{keys.itemsize}").tolist()
             flights: list[Any] = [None] * len(packed)
             try:
-                departures = self._flights.join(packed, flights, since, request.keeps, landings)
+                departures = self._flights.join(packed, flights, as_of, request.keeps, landings)
             except BaseException:
                 self._flights.withdraw(packed, flights)
                 raise
             if departures >= 0:
                 break
-        fresh = {flight for flight in flights if not 0 < flight.departure <= departures}
-        return Loads(rows, packed, flights, fresh)
+        later = {flight for flight in flights if not 0 < flight.departure <= departures}
+        return Loads(rows, packed, flights, later)
 
     def withdraw(self, loads: Loads) -> None:
         """A call that has submitted these no longer waits for them: what nobody wants is not loaded."""
@@ -109,8 +109,12 @@ class Loader:
             assert flight.found is not None
             here = np.flatnonzero(of_row == number)
             at = np.array(places)[here]
-            fresh = flight in loads.fresh
-            request.supply(loads.rows[here], flight.values[at], flight.found[at], flight.since, fresh)
+            later = flight in loads.later
+            request.supply(loads.rows[here], flight.values[at], flight.found[at], flight.as_of, later)
+
+    def is_carrying(self) -> bool:
+        """Whether this thread carries out a load."""
+        return threading.get_ident() in self._nested
 
     def deadline(self) -> float | None:
         """Of a call that starts to wait now."""
@@ -119,7 +123,7 @@ class Loader:
     def wait(self, flights: list[Flight]) -> None:
         """Return when all flights are done; what one of them raised as a whole is raised, in a copy."""
         deadline = self.deadline()
-        if deadline is None or threading.get_ident() in self._nested:
+        if deadline is None or self.is_carrying():
             for flight in flights:
                 self._carry(flight)
         for flight in flights:
@@ -151,7 +155,7 @@ class Loader:
         flight.waiters[callback] = callback
         if self._flights.is_done(flight):
             wake_all(flight.waiters)
-        elif threading.get_ident() in self._nested and not flight.departure:
+        elif self.is_carrying() and not flight.departure:
             # An event loop inside a load, which keeps its place until this one has landed.
             if workers.start(partial(self._carry, flight, is_nested=True)) is None:
                 self._strand()
@@ -319,7 +323,7 @@ class Loader:
             assert flight.values is not None
             assert flight.found is not None
             packed = np.frombuffer(bytearray().join(flight.keys), self._key_schema.packed)
-            cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.since)
+            cache._keep(packed[kept], flight.values[kept], flight.found[kept], flight.as_of)
 
     def _land(self, flight: Flight) -> None:
         """Tell all who wait, and let the next flight depart."""

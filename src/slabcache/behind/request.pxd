@@ -20,7 +20,7 @@ cdef class Request:
     cdef readonly cnp.ndarray keys      # packed
     cdef readonly cnp.ndarray values    # packed: of each row what was loaded, then the result
     cdef readonly cnp.ndarray found     # bools
-    cdef readonly cnp.ndarray since     # of each row: number of the last write before its load
+    cdef readonly cnp.ndarray as_of     # of each row: number of the last write before its load
     cdef cnp.ndarray stored             # stored_t of each row
     cdef bint owned             # `keys` belongs to nobody else
     cdef bint single            # keys were given as a zero-dimensional array
@@ -36,5 +36,5 @@ cdef class Request:
     cdef cnp.ndarray first              # whether a row is the first of its key; None until that matters
 
     cdef int expect(self) except -1
-    cdef request_t view(self) except *
-    cdef request_t view_of(self, DrainCore cache) except *
+    cdef request_t raw(self) except *
+    cdef request_t raw_of(self, DrainCore cache) except *

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from slabcache._base cimport empty_rows
 from slabcache._batch cimport column_of, is_single, packed_rows
-from slabcache.behind.arena.slab cimport STORED_ABSENT, STORED_FOUND, STORED_FRESH
+from slabcache.behind.arena.slab cimport STORED_ABSENT, STORED_FOUND, STORED_LATER
 from slabcache.behind.drain cimport DrainCore
 from slabcache.machine.native cimport native_copy
 from slabcache.behind.arena.batch cimport request_t
@@ -44,24 +44,24 @@ cdef class Request:
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(self.found, 0)
         if self.stored is None:
             self.stored = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT8, 0)
-            self.since = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
+            self.as_of = cnp.PyArray_ZEROS(1, &rows, cnp.NPY_UINT64, 0)
         return 0
 
-    cdef request_t view_of(self, DrainCore cache) except *:
-        """`view` for a change of `cache`, which `supply` may not have made room for."""
+    cdef request_t raw_of(self, DrainCore cache) except *:
+        """`raw` for a change of `cache`, which `supply` may not have made room for."""
         if self.keys.dtype != cache._key_schema.packed or self.values.dtype != cache._value_schema.packed:
             raise ValueError("request: not of this cache")
         self.expect()
-        return self.view()
+        return self.raw()
 
-    cdef request_t view(self) except *:
+    cdef request_t raw(self) except *:
         cdef request_t request
         cdef cnp.npy_intp rows = cnp.PyArray_DIM(self.found, 0)
         request.keys = column_of(self.keys, cnp.PyArray_ITEMSIZE(self.keys), rows)
         request.rows = rows
         request.values = column_of(self.values, cnp.PyArray_ITEMSIZE(self.values), rows)
         request.stored = NULL if self.stored is None else <uint8_t *>cnp.PyArray_DATA(self.stored)
-        request.since = NULL if self.stored is None else <uint64_t *>cnp.PyArray_DATA(self.since)
+        request.as_of = NULL if self.stored is None else <uint64_t *>cnp.PyArray_DATA(self.as_of)
         request.found = <uint8_t *>cnp.PyArray_DATA(self.found)
         request.default = NULL if self.default is None else PyBytes_AS_STRING(self.default)
         request.first = NULL if self.first is None else <const uint8_t *>cnp.PyArray_DATA(self.first)
@@ -69,10 +69,10 @@ cdef class Request:
         request.creates = self.purpose == PURPOSE_CREATE or self.default is not None
         return request
 
-    def supply(self, cnp.ndarray rows not None, values, found, since, bint fresh):
-        """Take what the store has for some rows, by their numbers; `fresh` if the load began after the call.
+    def supply(self, cnp.ndarray rows not None, values, found, as_of, bint later):
+        """Take what the store has for some rows, by their numbers; `later` if the load began after the call.
 
-        A write during the load wins, and the row is loaded once more. That must come to an end: what a fresh
+        A write during the load wins, and the row is loaded once more. That must come to an end: what a later
         load has found was so during the call, and will do as an answer where nothing is made from it.
         """
         self.expect()
@@ -82,11 +82,11 @@ cdef class Request:
         cdef const int64_t *row = <const int64_t *>cnp.PyArray_DATA(numbers)
         cdef const uint8_t *has_row = <const uint8_t *>cnp.PyArray_DATA(flags)
         cdef uint8_t *stored = <uint8_t *>cnp.PyArray_DATA(self.stored)
-        cdef uint64_t *times = <uint64_t *>cnp.PyArray_DATA(self.since)
-        cdef uint64_t loaded_since = since
+        cdef uint64_t *write_numbers = <uint64_t *>cnp.PyArray_DATA(self.as_of)
+        cdef uint64_t loaded_as_of = as_of
         cdef size_t size = cnp.PyArray_ITEMSIZE(self.values)
         cdef cnp.npy_intp at, count = cnp.PyArray_SIZE(numbers), limit = cnp.PyArray_DIM(self.found, 0)
-        cdef bint answers = fresh and self.loads >= LOADS_MAX
+        cdef bint answers = later and self.loads >= LOADS_MAX
         if loaded.dtype != self.values.dtype or cnp.PyArray_SIZE(loaded) != count or flags.size != count:
             raise ValueError("values and found: not as many packed rows as there are row numbers")
         for at in range(count):
@@ -97,8 +97,8 @@ cdef class Request:
             if answers and (self.purpose == PURPOSE_READ or (
                 self.purpose == PURPOSE_CHANGE and self.default is None and not has_row[at]
             )):
-                stored[row[at]] |= STORED_FRESH
-            times[row[at]] = loaded_since
+                stored[row[at]] |= STORED_LATER
+            write_numbers[row[at]] = loaded_as_of
             native_copy(
                 cnp.PyArray_BYTES(self.values) + row[at] * size, cnp.PyArray_BYTES(loaded) + at * size, size
             )

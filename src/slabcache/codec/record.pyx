@@ -47,7 +47,7 @@ from slabcache.arena.field cimport (
     float_store,
     kind_t,
 )
-from slabcache.codec.layout cimport layout_unpack, place_t
+from slabcache.codec.layout cimport layout_unpack, span_t
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -147,7 +147,7 @@ cdef class Schema:
     def __cinit__(self, spec=None, str role=None):
         cdef Py_ssize_t position
         cdef field_t *fields
-        cdef place_t *places = NULL
+        cdef span_t *spans = NULL
         cdef bint is_integers
         if spec is None and role is None:
             return
@@ -163,30 +163,30 @@ cdef class Schema:
         self.own_size = self.dtype.itemsize
         fields = <field_t *>PyMem_Malloc(len(members) * sizeof(field_t))
         if self.packed is not self.dtype:
-            places = <place_t *>PyMem_Malloc(len(members) * sizeof(place_t))
+            spans = <span_t *>PyMem_Malloc(len(members) * sizeof(span_t))
         try:
-            if fields is NULL or places is NULL and self.packed is not self.dtype:
+            if fields is NULL or spans is NULL and self.packed is not self.dtype:
                 raise MemoryError()
             for position, member in enumerate(members):
                 kind = <kind_t><int>KINDS[member.kind]
                 fields[position] = field_t(member.offset, member.dtype.itemsize, kind)
-                if places is not NULL:
-                    places[position] = place_t(
+                if spans is not NULL:
+                    spans[position] = span_t(
                         member.offset, member.own_offset, member.dtype.itemsize, member.reversed
                     )
         except:     # noqa: E722 - without memory, for example
             PyMem_Free(fields)
-            PyMem_Free(places)
+            PyMem_Free(spans)
             raise
         # Now, at once: until here it refuses every item, whoever has found it.
         self.is_integers = is_integers
         self.count = len(self.dtypes)
-        self.places = places
+        self.spans = spans
         self.fields = fields
 
     def __dealloc__(self):
         PyMem_Free(self.fields)
-        PyMem_Free(self.places)
+        PyMem_Free(self.spans)
         PyObject_Free(self.spare)
 
     def __repr__(self):
@@ -415,7 +415,7 @@ cdef class Schema:
 
     cdef void unpack_to(self, char *target, const char *packed, Py_ssize_t rows) noexcept:
         """Write packed rows as rows of the user's dtype, where the two differ; needs no memory."""
-        layout_unpack(self.places, self.count, target, self.own_size, packed, self.size, rows)
+        layout_unpack(self.spans, self.count, target, self.own_size, packed, self.size, rows)
 
     def unpack(self, cnp.ndarray rows not None):
         """Packed rows as a new array of the user's dtype, padding bytes zero; O(rows)."""
@@ -424,7 +424,7 @@ cdef class Schema:
         if packed.dtype != self.packed or packed.ndim != 1:
             raise TypeError(f"{packed.ndim}-dimensional rows of {packed.dtype} are not packed {self.role}s")
         own = np.zeros(cnp.PyArray_DIM(packed, 0), self.dtype)
-        if self.places is NULL:
+        if self.spans is NULL:
             own[...] = packed
         else:
             self.unpack_to(cnp.PyArray_BYTES(own), cnp.PyArray_BYTES(packed), cnp.PyArray_DIM(packed, 0))

@@ -41,11 +41,6 @@
 #define CYTHON_INLINE __inline__ __attribute__((always_inline))
 #endif
 
-/* A call that is compiled three times: with keys of 16 and of 8 bytes as constants, and of any size. `size` is a
-   variable of the caller's, and `call` stands there as text, an expression in which the variable is used. */
-#define native_by_key_size(size, call)                                                             \
-    ((size) == 16 ? ((size) = 16, (call)) : (size) == 8 ? ((size) = 8, (call)) : (call))
-
 /* `if DEBUG:` in Cython code costs nothing in a release build. */
 #if defined(SLABCACHE_DEBUG)
 enum { NATIVE_DEBUG = 1 };

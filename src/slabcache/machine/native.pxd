@@ -6,8 +6,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "machine/native.h" nogil:
     const bint DEBUG "NATIVE_DEBUG"
 
-    size_t native_by_key_size(size_t size, size_t call)     # a macro: see there
-
     void native_prefetch(const void *address)
     uint64_t native_multiply(uint64_t a, uint64_t b, uint64_t *high)
     uint64_t native_multiply_high(uint64_t a, uint64_t b)

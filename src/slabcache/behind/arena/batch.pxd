@@ -16,7 +16,7 @@ from slabcache.behind.arena.slab cimport (
     OUTCOME_WRAPS,
     STORED_ABSENT,
     STORED_FOUND,
-    STORED_FRESH,
+    STORED_LATER,
     STORED_MASK,
     STORED_SEEN,
     STORED_UNKNOWN,
@@ -44,7 +44,7 @@ from slabcache.arena.lookahead cimport (
     lookahead_t,
 )
 from slabcache.behind.arena.marks cimport STATE_DELETED, link_is_free, link_is_marked
-from slabcache.machine.native cimport native_by_key_size, native_copy, native_equal, native_prefetch
+from slabcache.machine.native cimport native_copy, native_equal, native_prefetch
 from slabcache.behind.arena.room cimport room_expire, room_free, room_give_up, room_t, room_takes, room_unused
 from slabcache.arena.slab cimport rows_t, slab_find, slab_hash, slab_key, slab_value
 from slabcache.arena.table cimport table_find
@@ -72,8 +72,8 @@ cdef struct request_t:          # rows of a batch call, and what the store has f
     column_t keys
     size_t rows
     column_t values             # of each row: what was loaded, then the result
-    uint8_t *stored             # stored_t of each row; NULL, as `since`, while the store was not asked
-    uint64_t *since             # of each row: number of the last write before its load
+    uint8_t *stored             # stored_t of each row; NULL, as `as_of`, while the store was not asked
+    uint64_t *as_of             # of each row: number of the last write before its load
     uint8_t *found              # of each row, a result
     const char *default         # or NULL
     const uint8_t *first        # whether a row is the first of its key; NULL where that does not matter
@@ -86,7 +86,7 @@ cdef struct only_t:             # the only row of a change
     slot_t slot                 # where it is in memory, or NIL
     const char *value           # what it has: in memory, in the store, or by default; or NULL
     stored_t stored             # what was known of it before
-    uint64_t since
+    uint64_t as_of
 
 
 cdef inline slot_t through_find(const lookahead_t *ahead, const behind_t *behind, size_t row) noexcept nogil:
@@ -108,7 +108,7 @@ cdef inline row_t request_row(
     it.key = lookahead_key(ahead, &behind.slab, row)
     it.value = column_row(request.values, at)
     it.stored = STORED_UNKNOWN if request.stored is NULL else <stored_t>request.stored[at]
-    it.since = 0 if request.stored is NULL else request.since[at]
+    it.as_of = 0 if request.stored is NULL else request.as_of[at]
     it.default = request.default
     return it
 
@@ -168,7 +168,13 @@ cdef inline size_t through_read(
 ) noexcept nogil:
     """`get` (counted, moves), `touch` (moves) or `peek` of the rows from `start` on; the first row that only
     the store knows, or the number of rows."""
-    return native_by_key_size(behind.slab.table.key_size, read_rows(behind, request, start, counted, moves))
+    if behind.slab.table.key_size == 16:
+        behind.slab.table.key_size = 16
+        return read_rows(behind, request, start, counted, moves)
+    if behind.slab.table.key_size == 8:
+        behind.slab.table.key_size = 8
+        return read_rows(behind, request, start, counted, moves)
+    return read_rows(behind, request, start, counted, moves)
 
 
 cdef inline size_t through_missing(
@@ -187,8 +193,8 @@ cdef inline size_t through_missing(
         if request.stored[at] == STORED_SEEN:
             request.stored[at] = STORED_UNKNOWN
         if request.stored[at] == STORED_UNKNOWN or (
-            not request.stored[at] & STORED_FRESH
-            and not behind_is_current(&behind, lookahead_hash(&ahead, row), request.since[at])
+            not request.stored[at] & STORED_LATER
+            and not behind_is_current(&behind, lookahead_hash(&ahead, row), request.as_of[at])
         ):
             request.stored[at] = STORED_UNKNOWN
             missing[count] = at
@@ -248,7 +254,10 @@ cdef inline size_t through_room(behind_t behind, request_t request, bint retakes
     `retakes`, stay so although they are just being saved."""
     if behind.slab.header.slot_count > NEAR_SLOTS:
         return room_far(behind, request, retakes)
-    return native_by_key_size(behind.slab.table.key_size, room_near(behind, request, retakes))
+    if behind.slab.table.key_size == 16:
+        behind.slab.table.key_size = 16
+        return room_near(behind, request, retakes)
+    return room_near(behind, request, retakes)
 
 
 cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
@@ -268,7 +277,7 @@ cdef inline void through_see(behind_t behind, request_t request) noexcept nogil:
                 column_row(request.values, row), slab_value(&behind.slab, slot), behind.slab.header.value_size
             )
             request.stored[row] = STORED_SEEN
-        request.since[row] = <uint64_t>-1
+        request.as_of[row] = <uint64_t>-1
 
 
 cdef inline room_t through_room_for(behind_t *behind, request_t *request) noexcept nogil:
@@ -308,7 +317,7 @@ cdef inline row_t through_only_row(behind_t *behind, request_t *request) noexcep
     row.key = request.keys.base
     row.value = request.values.base
     row.stored = <stored_t>request.stored[0]
-    row.since = request.since[0]
+    row.as_of = request.as_of[0]
     row.default = request.default
     return row
 
@@ -320,7 +329,7 @@ cdef inline int through_prepare_only(
     cdef int64_t missing
     cdef int status
     cdef bint is_loaded
-    only.stored, only.since = <stored_t>request.stored[0], request.since[0]
+    only.stored, only.as_of = <stored_t>request.stored[0], request.as_of[0]
     status = through_prepare(behind, request, &missing, room)
     if status == STATUS_DONE:
         only.row = through_only_row(behind, request)
@@ -332,7 +341,7 @@ cdef inline int through_prepare_only(
 
 cdef inline int through_put_off(request_t *request, const only_t *only) noexcept nogil:
     """Nothing is done to the row, which is to be prepared again: its value is not what was expected."""
-    request.stored[0], request.since[0] = only.stored, only.since
+    request.stored[0], request.as_of[0] = only.stored, only.as_of
     return STATUS_OTHER
 
 
@@ -362,9 +371,13 @@ cdef inline size_t through_put(
     behind_t behind, column_t keys, column_t values, size_t rows, uint64_t now, rows_t *evicted
 ) noexcept nogil:
     """`put` of each row; how many were written. There is room, unless another thread changes the keys."""
-    return native_by_key_size(
-        behind.slab.table.key_size, put_rows(behind, keys, values, rows, now, evicted)
-    )
+    if behind.slab.table.key_size == 16:
+        behind.slab.table.key_size = 16
+        return put_rows(behind, keys, values, rows, now, evicted)
+    if behind.slab.table.key_size == 8:
+        behind.slab.table.key_size = 8
+        return put_rows(behind, keys, values, rows, now, evicted)
+    return put_rows(behind, keys, values, rows, now, evicted)
 
 
 cdef inline size_t through_edit(

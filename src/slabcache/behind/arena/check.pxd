@@ -38,7 +38,7 @@ from slabcache.behind.arena.marks cimport (
     marks_of,
     marks_t,
 )
-from slabcache.behind.arena.ring cimport ring_next, ring_oldest, ring_place, ring_t
+from slabcache.behind.arena.ring cimport ring_next, ring_oldest, ring_link, ring_t
 from slabcache.behind.arena.unsaved cimport behind_at, behind_state, behind_t, behind_waits
 
 
@@ -47,12 +47,12 @@ cdef inline check_t check_ring(const behind_t *behind, const ring_t *ring, uint6
     cdef slot_t slot = ring_oldest(ring), older = NIL
     cdef uint64_t visited = 0
     while slot != NIL:
-        if slot > behind.slab.header.fresh or visited == length or ring_place(ring, slot).prev != older:
+        if slot > behind.slab.header.fresh or visited == length or ring_link(ring, slot).prev != older:
             return CHECK_UNSAVED
         visited += 1
         older = slot
         slot = ring_next(ring, slot)
-    return CHECK_OK if visited == length and ring_place(ring, NIL).prev == older else CHECK_UNSAVED
+    return CHECK_OK if visited == length and ring_link(ring, NIL).prev == older else CHECK_UNSAVED
 
 
 cdef inline check_t check_words(const behind_t *behind, slot_t *culprit) noexcept nogil:

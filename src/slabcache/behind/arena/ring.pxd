@@ -2,7 +2,7 @@
 
     ends (0) --next--> oldest --next--> ... --next--> newest --next--> ends
 
-The links of slot n are at place n of an array; those of number 0, the ends, may be elsewhere. Zeroed ends are
+The links of slot n are at item n of an array; those of number 0, the ends, may be elsewhere. Zeroed ends are
 an empty ring. All calls are O(1). A ring of marks is the same, with the numbers of marks for those of slots.
 
 All words are derived, from the marks of the slots and their age.
@@ -11,19 +11,19 @@ All words are derived, from the marks of the slots and their age.
 from slabcache.arena.header cimport NIL, slot_t
 
 
-cdef struct place_t:
+cdef struct ring_link_t:
     slot_t prev                 # towards the oldest
     slot_t next                 # towards the newest
 
 
 cdef struct ring_t:             # a view: a pointer into the arena, owned by nobody
-    char *places                # links of number 0 would be here
+    char *links                # links of number 0 would be here
     size_t stride               # bytes from links to links
-    place_t *ends               # `next` is the oldest, `prev` the newest
+    ring_link_t *ends               # `next` is the oldest, `prev` the newest
 
 
-cdef inline place_t *ring_place(const ring_t *ring, slot_t slot) noexcept nogil:
-    return ring.ends if slot == NIL else <place_t *>(ring.places + slot * ring.stride)
+cdef inline ring_link_t *ring_link(const ring_t *ring, slot_t slot) noexcept nogil:
+    return ring.ends if slot == NIL else <ring_link_t *>(ring.links + slot * ring.stride)
 
 
 cdef inline slot_t ring_oldest(const ring_t *ring) noexcept nogil:
@@ -33,16 +33,16 @@ cdef inline slot_t ring_oldest(const ring_t *ring) noexcept nogil:
 
 cdef inline slot_t ring_next(const ring_t *ring, slot_t slot) noexcept nogil:
     """The slot that is next in age, or NIL after the newest."""
-    return ring_place(ring, slot).next
+    return ring_link(ring, slot).next
 
 
 cdef inline void ring_insert(ring_t *ring, slot_t slot, slot_t before) noexcept nogil:
     """Put `slot`, which is not on the ring, in front of another, or at the end before NIL."""
-    cdef place_t *place = ring_place(ring, slot)
-    cdef place_t *behind = ring_place(ring, before)
-    place.prev = behind.prev
-    place.next = before
-    ring_place(ring, behind.prev).next = slot
+    cdef ring_link_t *link = ring_link(ring, slot)
+    cdef ring_link_t *behind = ring_link(ring, before)
+    link.prev = behind.prev
+    link.next = before
+    ring_link(ring, behind.prev).next = slot
     behind.prev = slot
 
 
@@ -57,6 +57,6 @@ cdef inline void ring_prepend(ring_t *ring, slot_t slot) noexcept nogil:
 
 
 cdef inline void ring_unlink(ring_t *ring, slot_t slot) noexcept nogil:
-    cdef place_t *place = ring_place(ring, slot)
-    ring_place(ring, place.prev).next = place.next
-    ring_place(ring, place.next).prev = place.prev
+    cdef ring_link_t *link = ring_link(ring, slot)
+    ring_link(ring, link.prev).next = link.next
+    ring_link(ring, link.next).prev = link.prev

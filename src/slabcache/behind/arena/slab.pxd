@@ -85,7 +85,7 @@ cdef enum stored_t:             # what is known of a key that is not in memory
     STORED_ABSENT = 2
     STORED_SEEN = 3             # it was in memory a moment ago, under the same lock
     STORED_MASK = 3
-    STORED_FRESH = 4            # loaded after the call had begun: an answer to it, whatever was written since
+    STORED_LATER = 4            # loaded after the call had begun: an answer to it, whatever was written since
 
 
 cdef struct row_t:              # one key, and what the store has for it
@@ -93,7 +93,7 @@ cdef struct row_t:              # one key, and what the store has for it
     const char *key
     char *value                 # room for one; what was loaded, in STORED_FOUND and STORED_SEEN
     stored_t stored
-    uint64_t since              # number of the last write before the load began
+    uint64_t as_of              # number of the last write before the load began
     const char *default         # of an absent row, or NULL
 
 
@@ -204,11 +204,11 @@ cdef inline bint behind_has_free(const behind_t *behind) noexcept nogil:
     return behind.slab.header.free_head != NIL or behind.slab.header.fresh < behind.slab.header.slot_count
 
 
-cdef inline slot_t behind_take(behind_t *behind, bint place, rows_t *evicted) noexcept nogil:
-    """A slot in hand for a new entry, with `place` and a place in the LRU list for it. NIL, and nothing
+cdef inline slot_t behind_take(behind_t *behind, bint listed, rows_t *evicted) noexcept nogil:
+    """A slot in hand for a new entry, with `listed` and a place in the LRU list for it. NIL, and nothing
     changed, when all slots are unsaved."""
     cdef slot_t victim
-    if place and behind.slab.header.size == behind.slab.header.capacity:
+    if listed and behind.slab.header.size == behind.slab.header.capacity:
         victim = lru_least_recent(&behind.slab.lru)
         if not behind_is_unsaved(behind, victim):
             return behind_evict(behind, victim, evicted)
@@ -275,7 +275,7 @@ cdef inline slot_t behind_insert(
 
 cdef inline bint behind_is_newest(const behind_t *behind, const row_t *row) noexcept nogil:
     """Whether what is known of a key that is not in memory is what it has now."""
-    return row.stored == STORED_SEEN or behind_is_current(behind, row.hash, row.since)
+    return row.stored == STORED_SEEN or behind_is_current(behind, row.hash, row.as_of)
 
 
 cdef inline outcome_t behind_stored(
@@ -284,7 +284,7 @@ cdef inline outcome_t behind_stored(
     """What a key that is not in memory has: the row that was loaded, the default, or nothing."""
     if row.stored == STORED_UNKNOWN:
         return OUTCOME_UNKNOWN
-    if not row.stored & STORED_FRESH and not behind_is_newest(behind, row):
+    if not row.stored & STORED_LATER and not behind_is_newest(behind, row):
         return OUTCOME_UNKNOWN
     value[0] = row.default if row.stored & STORED_MASK == STORED_ABSENT else row.value
     return OUTCOME_ABSENT if value[0] is NULL else OUTCOME_FOUND
@@ -333,12 +333,13 @@ cdef inline outcome_t behind_read(
     return outcome
 
 
-cdef inline void behind_write(
+cdef inline bint behind_write(
     behind_t *behind, slot_t slot, const row_t *row, const char *value, uint64_t now, rows_t *evicted
 ) noexcept nogil:
-    """Make `value` that of a key, whose entry is the most recent then, and unsaved. There is room."""
+    """Make `value` that of a key, whose entry is the most recent then, and unsaved; whether it had one. There
+    is room."""
     cdef mark_t *mark = behind.marks.marks
-    cdef uint8_t state
+    cdef uint8_t state = STATE_DELETED
     if slot == NIL:
         slot = behind_insert(behind, row, value, evicted)
     else:
@@ -352,6 +353,7 @@ cdef inline void behind_write(
         else:
             behind_revive(behind, slot, evicted)
     behind_mark(behind, slot, mark, now)
+    return not state & STATE_DELETED
 
 
 cdef inline outcome_t behind_put(
@@ -360,9 +362,8 @@ cdef inline outcome_t behind_put(
     """Create or overwrite the entry of a key."""
     if slot == NIL and behind_is_full(behind):
         return OUTCOME_FULL
-    if slot != NIL and not behind_is_deleted(behind, slot):
+    if behind_write(behind, slot, row, value, now, evicted):
         slab_count_update(&behind.slab)
-    behind_write(behind, slot, row, value, now, evicted)
     return OUTCOME_FOUND
 
 
@@ -458,32 +459,34 @@ cdef inline bint behind_invalidate(behind_t *behind, slot_t slot, uint64_t hash)
 
 # ---- writing behind --------------------------------------------------------------------------------
 
-cdef struct batch_t:            # rows on their way to the store, in arrays of the caller
+cdef struct drained_t:          # rows on their way to the store, in arrays of the caller
     slot_t *slots
     uint64_t *since             # of each row: when it became dirty
     uint8_t *deleted            # of each row: whether it is to be deleted
     rows_t rows
 
 
-cdef inline void behind_load(behind_t *behind, slot_t slot, batch_t *batch) noexcept nogil:
+cdef inline void behind_load(behind_t *behind, slot_t slot, drained_t *drained) noexcept nogil:
     """Take a slot on the dirty ring into a batch."""
     cdef mark_t *mark = behind_mark_of(behind, slot)
     cdef uint8_t flags = mark_state(mark) & ~<uint8_t>STATE_MASK
-    cdef size_t row = batch.rows.count
+    cdef size_t row = drained.rows.count
     mark_set_state(mark, flags | STATE_FLUSHING)
-    batch.slots[row] = slot
-    batch.since[row] = mark.since
-    batch.deleted[row] = flags & STATE_DELETED != 0
-    slab_export(&behind.slab, slot, &batch.rows)
+    drained.slots[row] = slot
+    drained.since[row] = mark.since
+    drained.deleted[row] = flags & STATE_DELETED != 0
+    slab_export(&behind.slab, slot, &drained.rows)
 
 
-cdef inline void behind_drain(behind_t *behind, uint64_t until, size_t limit, batch_t *batch) noexcept nogil:
+cdef inline void behind_drain(
+    behind_t *behind, uint64_t until, size_t limit, drained_t *drained
+) noexcept nogil:
     """Take what is to be written next, at most `limit` rows, for one batch: what became dirty no later than
     `until`, oldest first, so that nothing that is written later holds it up; then pending entries. No other
     batch is under way."""
     cdef mark_number_t oldest = ring_oldest(&behind.dirty)
     cdef slot_t slot
-    while batch.rows.count < limit:
+    while drained.rows.count < limit:
         if oldest and behind.marks.marks[oldest].since <= until:
             slot = behind.marks.marks[oldest].slot
             oldest = ring_next(&behind.dirty, oldest)
@@ -493,7 +496,7 @@ cdef inline void behind_drain(behind_t *behind, uint64_t until, size_t limit, ba
             break
         if behind_state(behind, slot) & STATE_EVICTED and behind_waits(behind, slot):
             ring_unlink(&behind.pending, slot)
-        behind_load(behind, slot, batch)
+        behind_load(behind, slot, drained)
 
 
 cdef inline void behind_put_aside(
@@ -523,7 +526,7 @@ cdef inline void behind_put_aside(
 
 
 cdef inline void behind_take_again(
-    behind_t *behind, const slot_t *slots, size_t count, batch_t *batch
+    behind_t *behind, const slot_t *slots, size_t count, drained_t *drained
 ) noexcept nogil:
     """Take failing rows into a batch. The dirty ring stays in order: they count as old as its oldest if they
     are not older. No other batch is under way."""
@@ -543,7 +546,7 @@ cdef inline void behind_take_again(
         ring_prepend(&behind.dirty, number)
         mark_set_state(mark, mark_state(mark) & ~<uint8_t>STATE_FAILING)
         behind.unsaved.failing -= 1
-        behind_load(behind, slot, batch)
+        behind_load(behind, slot, drained)
 
 
 cdef inline void behind_settle(

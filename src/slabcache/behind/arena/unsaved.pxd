@@ -3,7 +3,7 @@
 A slot that is unsaved has a mark, with its state (see marks.pxd). Behind all slots lie, at `extra_at`
 
     unsaved_t                   counts
-    uint64_t x places           numbers of writes that were saved
+    uint64_t x stripes           numbers of writes that were saved
 
 and the marks at `pool_at`. The dirty ring runs through the marks; the pending ring through the slots, whose
 links are free, as they are off the LRU list.
@@ -26,11 +26,11 @@ keeps its mark, which goes to the overtaken ring, until it leaves its place in t
 passed twice while it keeps its place.
 
 A value that is loaded must not replace a newer one. Each write has a number. When the store has confirmed a
-row, the number of its last write is left at a place picked by its hash: from then on the row may leave
+row, the number of its last write is left at a stripe picked by its hash: from then on the row may leave
 memory, and a load that began before that number may have read what was there before the write, and is not
-kept. Keys share places, so now and then a load is not kept for a write of another key: how often depends on
+kept. Keys share stripes, so now and then a load is not kept for a write of another key: how often depends on
 the rows that are written, and confirmed by the store, both within the time that a load takes; there are
-places enough for ten thousands.
+stripes enough for ten thousands.
 
 Base words: `max_pending`, `writes`, the numbers of saved writes. Derived, from the marks: counts and ends of
 rings. What concerns room, sleep and bell is of the moment.
@@ -71,13 +71,13 @@ from slabcache.behind.arena.marks cimport (
     pool_t,
 )
 from slabcache.machine.native cimport native_now
-from slabcache.behind.arena.ring cimport place_t, ring_append, ring_t, ring_unlink
+from slabcache.behind.arena.ring cimport ring_link_t, ring_append, ring_t, ring_unlink
 from slabcache.arena.slab cimport slab_attach, slab_t
 
 
 cdef enum:
-    PLACES_MIN = 65536          # for the numbers of saved writes; a power of two
-    SLOTS_PER_PLACE = 16        # at most
+    STRIPES_MIN = 65536          # for the numbers of saved writes; a power of two
+    SLOTS_PER_STRIPE = 16        # at most
 
     # What the flusher waits for.
     SLEEP_NOT = 0
@@ -96,8 +96,8 @@ cdef struct unsaved_t:
     flag_t bell                 # the flusher is to be woken
     slot_t cursor               # up to this one, entries of the LRU list are unsaved or overtaken; or NIL
     pool_t pool
-    place_t pending_ends        # of the pending ring
-    place_t overtaken_ends      # of the overtaken ring
+    ring_link_t pending_ends        # of the pending ring
+    ring_link_t overtaken_ends      # of the overtaken ring
     uint64_t kept               # slots that the change with the ticket `keeper` alone may make unsaved
     uint64_t keeper             # 0: none
     uint64_t kept_until         # in monotonic nanoseconds
@@ -113,20 +113,20 @@ cdef struct behind_t:           # views into one arena
     ring_t dirty                # of marks
     ring_t pending              # of slots
     ring_t overtaken            # of marks
-    uint64_t *saved             # at each place, the highest number of a write that was saved
-    uint64_t place_mask         # places for saved writes - 1
+    uint64_t *saved             # of each stripe, the highest number of a write that was saved
+    uint64_t stripe_mask         # stripes - 1
 
 
-cdef inline uint64_t unsaved_places(uint64_t slot_count) noexcept nogil:
-    cdef uint64_t places = PLACES_MIN
-    while places * SLOTS_PER_PLACE < slot_count:
-        places *= 2
-    return places
+cdef inline uint64_t unsaved_stripes(uint64_t slot_count) noexcept nogil:
+    cdef uint64_t stripes = STRIPES_MIN
+    while stripes * SLOTS_PER_STRIPE < slot_count:
+        stripes *= 2
+    return stripes
 
 
 cdef inline uint64_t unsaved_size(uint64_t slot_count) noexcept nogil:
     """Bytes at `extra_at`."""
-    return sizeof(unsaved_t) + unsaved_places(slot_count) * sizeof(uint64_t)
+    return sizeof(unsaved_t) + unsaved_stripes(slot_count) * sizeof(uint64_t)
 
 
 cdef inline uint64_t unsaved_pool_size(uint64_t slot_count) noexcept nogil:
@@ -139,16 +139,16 @@ cdef inline void behind_attach(behind_t *behind, header_t *header) noexcept nogi
     slab_attach(&behind.slab, header)
     behind.unsaved = <unsaved_t *>extra
     behind.saved = <uint64_t *>(extra + sizeof(unsaved_t))
-    behind.place_mask = unsaved_places(header.slot_count) - 1
+    behind.stripe_mask = unsaved_stripes(header.slot_count) - 1
     behind.marks.marks = <mark_t *>(<char *>header + header.pool_at)
     behind.marks.pool = &behind.unsaved.pool
-    behind.dirty.places = <char *>behind.marks.marks
+    behind.dirty.links = <char *>behind.marks.marks
     behind.dirty.stride = sizeof(mark_t)
-    behind.dirty.ends = <place_t *>behind.dirty.places
-    behind.overtaken.places = behind.dirty.places
+    behind.dirty.ends = <ring_link_t *>behind.dirty.links
+    behind.overtaken.links = behind.dirty.links
     behind.overtaken.stride = sizeof(mark_t)
     behind.overtaken.ends = &behind.unsaved.overtaken_ends
-    behind.pending.places = behind.slab.lru.links
+    behind.pending.links = behind.slab.lru.links
     behind.pending.stride = behind.slab.lru.stride
     behind.pending.ends = &behind.unsaved.pending_ends
 
@@ -236,9 +236,9 @@ cdef inline uint8_t behind_clean(behind_t *behind, slot_t slot, uint64_t hash) n
     flags that it had. An entry that was passed is overtaken."""
     cdef link_t *link = behind_at(behind, slot)
     cdef mark_t *mark = marks_of(&behind.marks, link)
-    cdef uint64_t *place = &behind.saved[hash & behind.place_mask]
+    cdef uint64_t *stripe = &behind.saved[hash & behind.stripe_mask]
     cdef uint8_t flags = mark_state(mark) & ~<uint8_t>STATE_MASK
-    place[0] = max(place[0], mark_written(mark))
+    stripe[0] = max(stripe[0], mark_written(mark))
     ring_unlink(&behind.dirty, link_mark(link))
     if flags & STATE_PASSED:
         mark_set_state(mark, STATE_PASSED)
@@ -257,17 +257,17 @@ cdef inline bint behind_waits(const behind_t *behind, slot_t slot) noexcept nogi
 cdef inline void behind_outdate(behind_t *behind, uint64_t hash) noexcept nogil:
     """What loads find that are under way is not what a key has now."""
     behind.unsaved.writes += 1
-    behind.saved[hash & behind.place_mask] = behind.unsaved.writes
+    behind.saved[hash & behind.stripe_mask] = behind.unsaved.writes
 
 
 cdef inline void behind_outdate_all(behind_t *behind) noexcept nogil:
     """What loads find that are under way is not what their keys have now, whichever these are."""
-    cdef uint64_t place
+    cdef uint64_t stripe
     behind.unsaved.writes += 1
-    for place in range(behind.place_mask + 1):
-        behind.saved[place] = behind.unsaved.writes
+    for stripe in range(behind.stripe_mask + 1):
+        behind.saved[stripe] = behind.unsaved.writes
 
 
-cdef inline bint behind_is_current(const behind_t *behind, uint64_t hash, uint64_t since) noexcept nogil:
-    """Whether what a load found that began after write number `since` is what an absent key has now."""
-    return behind.saved[hash & behind.place_mask] <= since
+cdef inline bint behind_is_current(const behind_t *behind, uint64_t hash, uint64_t as_of) noexcept nogil:
+    """Whether what a load found that began after write number `as_of` is what an absent key has now."""
+    return behind.saved[hash & behind.stripe_mask] <= as_of
