@@ -22,7 +22,7 @@ from read_states import limits
 from read_states.app import Operations, Service, make_app
 from read_states.bodies import ReadState
 from read_states.limits import FIELDS_MAX, HEAD_MAX, PIPELINED_MAX, LimitedServer, Requests, Session
-from support.read_states_service import Instance, get, post, running, started, state
+from support.read_states_service import Instance, get, hosted, post, running, started, state
 
 MIB = 2**20
 ROOM = 32.0  # MiB that the service may take in addition; without limits each attack takes more
@@ -158,15 +158,10 @@ async def serving() -> AsyncIterator[tuple[LimitedServer, Connection]]:
     app = make_app(Service(cast(Operations, Zeros()), (), 100))
     config = uvicorn.Config(app, http=Requests, ws=Session, ws_ping_interval=None, log_config=None)
     server = LimitedServer(config, max_arriving=100)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        connection = await asyncio.open_connection(*listener.getsockname())
+    async with hosted(server) as address:
+        connection = await asyncio.open_connection(*address)
         yield server, connection
         connection[1].close()
-        server.should_exit = True
-        await running
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

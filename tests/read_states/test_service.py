@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import resource
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from support.read_states_service import (
     Instance,
     check_round_trip,
     get,
+    hosted,
     post,
     running,
     started,
@@ -401,19 +401,18 @@ def test_who_leaves_while_a_session_waits_leaves_no_traceback(
     async def main() -> None:
         slow = Slow()
         service = Service(cast(Operations, slow), (), 100)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None))
-            serving = asyncio.create_task(server.serve([listener]))
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-                session = await client.ws_connect("/users/1/session")
-                await session.send_json({"read": [1]})
-                while not slow.asked:
-                    await asyncio.sleep(0.01)
-                await session.close()
-                while server.server_state.tasks:
-                    await asyncio.sleep(0.01)
-            server.should_exit = True
-            await serving
+        server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None))
+        async with (
+            hosted(server) as (host, port),
+            aiohttp.ClientSession(f"http://{host}:{port}") as client,
+        ):
+            session = await client.ws_connect("/users/1/session")
+            await session.send_json({"read": [1]})
+            while not slow.asked:
+                await asyncio.sleep(0.01)
+            await session.close()
+            while server.server_state.tasks:
+                await asyncio.sleep(0.01)
 
     monkeypatch.setattr(app, "PATIENCE", 0.3)
     asyncio.run(main())

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
 import aiohttp
+import uvicorn
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 # the environment of a process that runs the example
@@ -90,6 +91,19 @@ def running(store: str, *options: str) -> Iterator[Instance]:
         assert instance.terminate() == 0, "".join(instance.log)
         assert "all is saved" in instance.log[-1]
         assert "Traceback" not in "".join(instance.log)
+
+
+@contextlib.asynccontextmanager
+async def hosted(server: uvicorn.Server) -> AsyncIterator[tuple[str, int]]:
+    """A server in this process; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield address
+        server.should_exit = True
+        await serving
 
 
 async def post(client: aiohttp.ClientSession, path: str, **body: Any) -> Any:
