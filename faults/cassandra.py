@@ -7,57 +7,43 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tools.cassandra.node import Node, NodeError, check
 
 from .load import COLD, KEY, VALUE, Load, open_cache, say
 from .report import Line
 
 __all__ = ["FAULTS"]
 
-TOOL = Path(__file__).parent.parent / "tools" / "cassandra"
 KEYSPACE = "slabcache_faults"
 REQUEST_TIMEOUT = 1.0  # seconds
 NOTHING_LOST = "no acknowledged row is lost, no late request overwrites a newer row"
 
 
-class Node:
+@contextmanager
+def started() -> Iterator[Node]:
     """A server of our own, in a folder that goes with it."""
-
-    def __enter__(self) -> Node:
-        self.home = Path(tempfile.mkdtemp(prefix="slabcache-faults-"))
-        self.run("start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.run("stop")
-        shutil.rmtree(self.home, ignore_errors=True)
-
-    def run(self, command: str) -> None:
-        """One of tools/cassandra; `start` returns when the server serves."""
-        subprocess.run([sys.executable, str(TOOL), command, "--home", str(self.home)], check=True)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Among them `host`, `port` and `version`."""
-        return dict(json.loads((self.home / "node.json").read_text()))
+    with tempfile.TemporaryDirectory(prefix="slabcache-faults-", ignore_cleanup_errors=True) as home:
+        node = Node(Path(home))
+        try:
+            node.start()
+            yield node
+        finally:
+            node.stop()
 
 
 def open_store(node: Node) -> Any:
     from slabcache.stores import CassandraStore
 
-    facts = node.facts
-    where = {"hosts": facts["host"], "port": facts["port"], "keyspace": KEYSPACE, "table": "states"}
+    where = {**node.address(), "keyspace": KEYSPACE, "table": "states"}
     made = {"create": True, "replication": 1}
     return CassandraStore(**where, **made, key=KEY, value=VALUE, request_timeout=REQUEST_TIMEOUT)
 
@@ -75,7 +61,7 @@ def contents(node: Node) -> dict[int, tuple[int, int]]:
     """What the server has, over a connection of its own."""
     from cassandra.cluster import Cluster
 
-    facts = node.facts
+    facts = node.facts()
     with Cluster([facts["host"]], port=facts["port"], protocol_version=4) as cluster:
         rows = cluster.connect().execute(f"SELECT key, number, count FROM {KEYSPACE}.states", timeout=60)
         return {key: (number, count) for key, number, count in rows}
@@ -86,18 +72,18 @@ def run(
 ) -> Line | None:
     if not available():
         return None
-    with Node() as node:
+    with started() as node:
         fill_cold(node)
         with open_cache(open_store(node)) as cache, Load(cache) as load:
             time.sleep(2.0)
             with load.faulty():
                 fault(node, load, seconds)
             if killed_after:
-                node.run("kill")
-                node.run("start")
+                node.kill()
+                node.start()
             stats = cache.stats()
         stored = contents(node)
-        name = f"Cassandra {node.facts['version']}: {name}"
+        name = f"Cassandra {node.facts()['version']}: {name}"
     broken = load.broken(stored)
     if not stats.flush_errors or stats.last_error is None:
         broken.append("the store never failed: there was no fault")
@@ -106,11 +92,11 @@ def run(
 
 
 def kill(node: Node, load: Load, seconds: float) -> None:
-    node.run("kill")
+    node.kill()
     load.fault_begins()
     time.sleep(seconds)
     load.fault_ends()
-    node.run("start")
+    node.start()
 
 
 def killed(quick: bool) -> Line | None:
@@ -123,11 +109,11 @@ def killed(quick: bool) -> Line | None:
 
 
 def halt(node: Node, load: Load, seconds: float) -> None:
-    node.run("halt")
+    node.halt()
     load.fault_begins()
     time.sleep(seconds)
     load.fault_ends()
-    node.run("resume")
+    node.resume()
 
 
 def halted(quick: bool) -> Line | None:
@@ -141,10 +127,11 @@ def available() -> bool:
     """Whether there is a driver and what a server takes; if not, that is said in a line."""
     try:
         importlib.import_module("slabcache.stores.cassandra")
-    except ImportError as error:
+        check()
+    except (ImportError, NodeError) as error:
         say(f"Cassandra is left out: {error}")
         return False
-    return subprocess.run([sys.executable, str(TOOL), "check"], check=False).returncode == 0
+    return True
 
 
 FAULTS = (killed, halted)

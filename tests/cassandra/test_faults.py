@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from slabcache.errors import RowsRejected
-from support.cassandra_node import KEYSPACE, TEMPORARY, MakeStore, Node, patiently
+from support.cassandra_store import KEYSPACE, TEMPORARY, MakeStore, patiently
 from support.scripts import run
+from tools.cassandra.node import Node
 
 PAIR = [("a", "u8"), ("b", "u8")]
 FOR_GOOD = (RowsRejected, ValueError, TypeError, OverflowError)  # what would make a cache give rows up
@@ -81,7 +82,7 @@ def test_started_before_the_server(
 ) -> None:
     """The store is made, its calls fail, and once there is a server they do not."""
     there = make_store(PAIR, "u8")
-    name, address = there._table.name, node.address
+    name, address = there._table.name, node.address()
     node.kill()
     with caplog.at_level(logging.WARNING, "slabcache"):
         store = make_store(PAIR, "u8", table="started_before", create=True, **address)
@@ -104,7 +105,7 @@ def test_started_before_the_server(
 
 
 def test_many_threads_wait_for_one_connection(make_store: MakeStore, node: Node) -> None:
-    address = node.address
+    address = node.address()
     make_store(PAIR, "u8", table="shared", create=True, replication=1)
     node.kill()
     store = make_store(PAIR, "u8", table="shared", **address)
@@ -187,7 +188,7 @@ LEAVING = [("closed", "Python"), ("exit", "Python"), ("_exit", "Python"), ("clos
 def test_a_forked_child_opens_its_own(make_store: MakeStore, node: Node, exits: str, who: str) -> None:
     """And leaves the parent's alone, however it ends, while the parent goes on writing and reading."""
     store = make_store()
-    told = run(FORK, node.facts["host"], node.facts["port"], store._table.keyspace, exits, who)
+    told = run(FORK, *node.address().values(), store._table.keyspace, exits, who)
     assert told == "done\n"
 
 
@@ -218,7 +219,7 @@ def test_leaving_the_interpreter_saves_all(
 ) -> None:
     """Although the driver has a handler for that, too."""
     store = make_store(table="leave", create=True, replication=1)
-    run(LEAVE.format(imports=imports), node.facts["host"], node.facts["port"], KEYSPACE, first)
+    run(LEAVE.format(imports=imports), *node.address().values(), KEYSPACE, first)
     values, found = store.load_many(np.arange(first, first + 2, dtype="u8"))
     assert found.all()
     assert values.tolist() == [7, 7]

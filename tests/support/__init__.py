@@ -4,7 +4,7 @@ model.py                what the caches promise, as plain Python: the oracle
 strategies.py           dtypes, keys, values, and the layouts that one list of rows can have
 faulty_store.py         a store in memory that fails when it is told to
 scripts.py              programs in processes of their own
-cassandra_node.py       a Cassandra server
+cassandra_store.py      stores on a real Cassandra server
 read_states_service.py  the service of the example, started
 read_states_fleet.py    its fleet, with instances that come and go
 """

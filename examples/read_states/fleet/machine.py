@@ -42,7 +42,6 @@ from read_states.rows import without_options
 __all__ = ["Fleet", "add_arguments", "run"]
 
 EXAMPLES = Path(read_states.__file__).parent.parent
-CASSANDRA = EXAMPLES.parent / "tools" / "cassandra"
 HOST = "127.0.0.1"
 ASKED_WITHIN = aiohttp.ClientTimeout(total=5)
 CHANGE_WITHIN = 300.0  # seconds that an instance may take for a step
@@ -240,16 +239,16 @@ async def _serve(arguments: argparse.Namespace) -> int:
 
 def _start_cassandra() -> tuple[str, Callable[[], object]]:
     """A server on this machine; what stops it again, if it did not run before."""
+    sys.path.append(str(EXAMPLES.parent))  # the checkout, wherever this was started
+    from tools.cassandra.node import Node, NodeError
 
-    def tool(command: str) -> int:
-        return subprocess.run([sys.executable, str(CASSANDRA), command]).returncode
-
-    was_there = tool("status") == 0
-    if tool("start"):
-        raise FleetError("there is no Cassandra")
-    facts = json.loads((EXAMPLES.parent / "build" / "cassandra" / "node.json").read_text())
-    url = f"cassandra://{facts['host']}:{facts['port']}/read_states"
-    return url, (lambda: None) if was_there else (lambda: tool("stop"))
+    node = Node()
+    was_there = node.pid() is not None
+    try:
+        node.start()
+    except NodeError as error:
+        raise FleetError(f"Cassandra has not started: {error}") from None
+    return node.url("read_states"), (lambda: None) if was_there else node.stop
 
 
 def _commands(fleet: Fleet) -> Starlette:
