@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from slabcache.errors import RowsRejected
 from support.cassandra_store import KEYSPACE, TEMPORARY, MakeStore, patiently
 from support.scripts import run
+from support.threads import together
 from tools.cassandra.node import Node
 
 PAIR = [("a", "u8"), ("b", "u8")]
@@ -117,19 +119,17 @@ def test_many_threads_wait_for_one_connection(make_store: MakeStore, node: Node)
         patiently(lambda: store.save_many(keys[at : at + 1], np.array([at], "u8")))
         clusters.add(store._shared.open().cluster)
 
-    threads = [threading.Thread(target=use, args=(at,)) for at in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(use, at) for at in range(8)))
     assert len(clusters) == 1
     assert store.load_many(keys)[0].tolist() == list(range(8))
 
 
 FORK = """
-    import ctypes, os, signal, sys, threading, time, warnings
+    import ctypes, os, sys, threading, time, warnings
     import numpy as np
     from slabcache.stores import CassandraStore
+    from support.forks import child, wait
+    from support.threads import beside
 
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     host, port, keyspace, exits, who = sys.argv[1:]
@@ -145,35 +145,22 @@ FORK = """
             store.save_many(keys, keys + 1)
             assert (store.load_many(keys)[0] == keys + 1).all()
 
+    def use(mine):
+        assert (store.load_many(keys)[0] == keys + 1).all()
+        store.save_many(mine, mine)
+        store.delete_many(mine[:10])
+        assert store.load_many(mine)[1].sum() == 40
+        if exits == "closed":
+            store.close()
+
     # A fork made in C may come in the middle of anything that other threads do, and leave it locked.
-    threads = [threading.Thread(target=work) for _ in range(2 if who == "Python" else 0)]
-    for thread in threads:
-        thread.start()
-    for child in range(4):
-        if who == "C":
-            time.sleep(1.0)  # let the driver's threads rest: if one wants the GIL now, the child hangs
-        pid = fork()
-        if pid == 0:
-            signal.alarm(100)
-            assert (store.load_many(keys)[0] == keys + 1).all()
-            mine = keys[:50] + 1000 * (child + 1)
-            store.save_many(mine, mine)
-            store.delete_many(mine[:10])
-            assert store.load_many(mine)[1].sum() == 40
-            if exits == "closed":
-                store.close()
-            sys.stdout.flush()
-            if exits == "exit":
-                sys.exit(0)
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        if status:
-            print("a child ended with", status, flush=True)
-            os._exit(1)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    mine = np.concatenate([keys[:50] + 1000 * (child + 1) for child in range(4)])
+    with beside(*[work] * (2 if who == "Python" else 0)):
+        for turn in range(1, 5):
+            if who == "C":
+                time.sleep(1.0)  # let the driver's threads rest: if one wants the GIL now, the child hangs
+            wait(child(lambda: use(keys[:50] + 1000 * turn), fork, sys.exit if exits == "exit" else os._exit))
+        stop.set()
+    mine = np.concatenate([keys[:50] + 1000 * turn for turn in range(1, 5)])
     assert store.load_many(mine)[1].sum() == 160
     store.close()
     print("done")

@@ -17,6 +17,8 @@ from typing import IO, Any, cast
 import aiohttp
 import uvicorn
 
+from read_states.fleet.machine import free_port
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 # the environment of a process that runs the example
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{os.environ.get('PYTHONPATH', '')}"}
@@ -27,8 +29,7 @@ class Instance:
     """A running service."""
 
     def __init__(self, store: str, *options: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-X", "faulthandler", "-m", "read_states", "serve", "--store", store]
         self.process = subprocess.Popen(

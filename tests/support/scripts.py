@@ -1,15 +1,19 @@
-"""Runs a piece of Python in a process of its own, with warnings as errors."""
+"""Runs a piece of Python in a process of its own, with warnings as errors; it may import `support`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
 
 
 def command(script: str, *arguments: object) -> list[str]:
     options = ["-X", "faulthandler", "-W", "error"]
-    return [sys.executable, *options, "-c", textwrap.dedent(script), *map(str, arguments)]
+    script = f"import sys; sys.path.append({str(TESTS)!r})\n{textwrap.dedent(script)}"
+    return [sys.executable, *options, "-c", script, *map(str, arguments)]
 
 
 def run(script: str, *arguments: object) -> str:

@@ -11,19 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from slabcache._drain import Batch
 from slabcache._request import READ, Request
-from slabcache._write_behind import ABSENT, UNKNOWN, WriteBehindCore
+from slabcache._write_behind import ABSENT, UNKNOWN
+from support.write_behind_core import NEVER, Core, drained
 
 CAPACITY, MAX_PENDING = 2, 1
 KEYS = st.integers(0, 4)
-NEVER = 2**63
-
-
-class Core(WriteBehindCore):
-    def __init__(self) -> None:
-        super().__init__(CAPACITY, MAX_PENDING, "u8", "i8", None)
-
-    def _wake(self) -> None:
-        pass
 
 
 class Machine(RuleBasedStateMachine):
@@ -31,7 +23,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core()
+        self.core = Core(CAPACITY, MAX_PENDING)
         self.store = {key: -key - 1 for key in range(5)}
         self.newest: dict[int, int | None] = dict(self.store)  # what each key has; None: deleted
         self.batch: Any = None
@@ -61,8 +53,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.batch is None)
     @rule(limit=st.integers(1, 3))
     def drain(self, limit: int) -> None:
-        self.batch = Batch(self.core, limit)
-        self.core._drain(self.batch, NEVER)
+        self.batch = drained(self.core, NEVER, limit)
 
     @precondition(lambda self: self.batch is not None)
     @rule(taken=st.booleans())

@@ -1,4 +1,4 @@
-"""A real Cassandra server for tests, faults and the fleet: one node on loopback, from the jars that Maven fetches.
+"""A real Cassandra server for tests, faults and the fleet: a node on loopback, of jars that Maven fetches.
 
 node.py        the server: fetched, started, stopped, killed, halted, and where it listens
 __main__.py    the same as commands: `python3 -m tools.cassandra`

@@ -8,6 +8,8 @@
     python3 -m tools.cassandra kill      without warning
     python3 -m tools.cassandra halt      it keeps its connections and takes what is sent, but does nothing
     python3 -m tools.cassandra resume
+
+Of the node in build/cassandra, or in another folder, `--home`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The node of a folder, `home`: its data, its configuration, its log and `node.json`, which tells where it
 listens and its process.
 
-It may be killed or stopped by any signal: `start` brings it back on the same port with the same data, and does
-nothing when it serves already. Nodes of different folders run side by side.
+It may be killed or stopped by any signal: `start` brings it back on the same port with the same data, and
+does nothing when it serves already. Nodes of different folders run side by side.
 
 The jars are kept in ${SLABCACHE_CACHE:-${XDG_CACHE_HOME:-~/.cache}/slabcache}/cassandra-VERSION, for all
 checkouts.

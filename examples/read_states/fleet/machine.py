@@ -273,7 +273,9 @@ def _commands(fleet: Fleet) -> Starlette:
         return reply({"error": f"{type(error).__name__}: {error}"}, 500)  # the server logs the traceback
 
     return Starlette(
-        routes=[Route(f"/{command.__name__}", command, methods=["POST"]) for command in (add, remove, status)],
+        routes=[
+            Route(f"/{command.__name__}", command, methods=["POST"]) for command in (add, remove, status)
+        ],
         exception_handlers=dict.fromkeys([ChangeError, FleetError, Exception], explain),
     )
 

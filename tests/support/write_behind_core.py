@@ -1,0 +1,24 @@
+"""What a `WriteBehindCache` has in memory, without its thread: every step is the test's."""
+
+from __future__ import annotations
+
+from slabcache._drain import Batch
+from slabcache._write_behind import WriteBehindCore
+
+NEVER = 2**63  # a moment that does not come
+
+
+class Core(WriteBehindCore):
+    """Numbers by numbers."""
+
+    def __init__(self, capacity: int, max_pending: int) -> None:
+        super().__init__(capacity, max_pending, "u8", "i8", None)
+
+    def _wake(self) -> None:
+        pass
+
+
+def drained(core: WriteBehindCore, until: int, limit: int) -> Batch:
+    batch = Batch(core, limit)
+    core._drain(batch, until)
+    return batch
