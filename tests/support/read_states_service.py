@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -96,15 +95,14 @@ def running(store: str, *options: str) -> Iterator[Instance]:
 
 @contextlib.asynccontextmanager
 async def hosted(server: uvicorn.Server) -> AsyncIterator[tuple[str, int]]:
-    """A server in this process; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-        serving = asyncio.create_task(server.serve([listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        yield address
-        server.should_exit = True
-        await serving
+    """A server in this process, at a free port; its address."""
+    server.config.port = 0
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()
+    server.should_exit = True
+    await serving
 
 
 async def post(client: aiohttp.ClientSession, path: str, **body: Any) -> Any:
