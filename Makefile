@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --prefer-binary
-SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/*)
+SOURCES := pyproject.toml setup.py $(wildcard src/slabcache/* src/slabcache/*/* src/slabcache/*/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo read-states test bench bench-docs bench-bars bench-quick bench-native bench-instructions
@@ -38,7 +38,7 @@ demo: $(VENV)/.demo
 
 # READ_STATES_ARGS=--quick for a check that it works.
 read-states: $(VENV)/.release $(VENV)/.example
-	PYTHONPATH=examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
+	PYTHONPATH=.:examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
 
 test: test-debug test-release test-read-states
 	@$(PYTHON) -m tools.cassandra check || true
@@ -111,9 +111,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.release $(VENV)/.dev
 	$(BIN)/mypy
-	MYPYPATH=src:examples $(BIN)/mypy --package read_states
-	$(BIN)/python -m mypy.stubtest slabcache._base slabcache._batch slabcache._core slabcache._record \
-		slabcache._drain slabcache._flights slabcache._request slabcache._steps slabcache._write_behind --ignore-missing-stub
+	MYPYPATH=src:examples:. $(BIN)/mypy --package measuring --package read_states
+	$(BIN)/python -m mypy.stubtest --ignore-missing-stub slabcache._base slabcache._batch slabcache._core \
+		slabcache.codec.record slabcache.behind.core slabcache.behind.drain slabcache.behind.flights \
+		slabcache.behind.request slabcache.behind.steps slabcache.machine.lock
 
 coverage: $(VENV)/.dev
 	tools/coverage $(BIN)/python

@@ -11,6 +11,7 @@ SLABCACHE_PORTABLE   plain C instead of SSE2, NEON and 128-bit multiplication
 
 import os
 import sys
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
@@ -48,15 +49,16 @@ if coverage:
     link_args.append("--coverage")
 
 modules = [
-    "_record",
+    "machine.lock",
+    "codec.record",
     "_base",
     "_core",
     "_batch",
-    "_flights",
-    "_steps",
-    "_drain",
-    "_request",
-    "_write_behind",
+    "behind.flights",
+    "behind.steps",
+    "behind.drain",
+    "behind.request",
+    "behind.core",
 ] + (["_structures"] if debug else [])
 
 # Objects of one kind of build must not be taken for those of another.
@@ -64,12 +66,19 @@ switches = ("DEBUG", "SANITIZE", "TSAN", "COVERAGE", "PORTABLE")
 kind = "-".join(name.lower() for name in switches if switch(name)) or "release"
 build_base = f"build/{kind}/{sys.implementation.cache_tag}{sys.abiflags}"
 
+# Nor may a wheel hold what has left the tree since the last build.
+for lib in Path(build_base).glob("lib*"):
+    for built in lib.rglob("*.*"):
+        source = "src" / built.relative_to(lib)
+        if not source.exists() and not source.with_name(f"{built.name.split('.')[0]}.pyx").exists():
+            built.unlink()
+
 setup(
     ext_modules=cythonize(
         [
             Extension(
                 f"slabcache.{module}",
-                [f"src/slabcache/{module}.pyx"],
+                [f"src/slabcache/{module.replace('.', '/')}.pyx"],
                 include_dirs=["src/slabcache", numpy.get_include()],
                 define_macros=macros,
                 extra_compile_args=compile_args,

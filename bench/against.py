@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from .turns import ROOT, finish, take_turns, wait
+from measuring.turns import finish, take_turns, wait
 
+ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "build" / "against"
 ROUNDS = 40
 

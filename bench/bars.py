@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from measuring import pages
+
 from .peers import INSTALLED, PEERS
 from .results import Figure, Results, Subject
 from .sizes import HUGE, LARGE, SMALL
@@ -271,10 +273,7 @@ BARS_BEHIND = (
 
 def table(results: Results, demands: Iterable[Bar] = BARS) -> list[str]:
     """The lines of a table in Markdown."""
-    lines = [
-        "| what | against | figure | of the passes | bar | aim | verdict |",
-        "| :--- | :--- | ---: | ---: | ---: | ---: | :--- |",
-    ]
+    rows = []
     for bar in demands:
         figure, found = bar.measure(results)
         cells = [bar.what, bar.against + found]
@@ -284,8 +283,9 @@ def table(results: Results, demands: Iterable[Bar] = BARS) -> list[str]:
             else [number(figure.value), f"{number(figure.low)}-{number(figure.high)}"]
         )
         cells += [number(bar.bar), "" if bar.aim is None else number(bar.aim), bar.verdict(figure)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    header = ["what", "against", "figure", "of the passes", "bar", "aim", "verdict"]
+    return pages.table(header, rows, words=(0, 1, 6))
 
 
 def number(value: float) -> str:

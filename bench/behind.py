@@ -1,4 +1,4 @@
-"""The cache in front of a store: an adapter for the suites, a store of nothing, and what runs by itself."""
+"""The cache in front of a store: an adapter for the suites, and what runs by itself."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections import defaultdict
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from measuring.memory import resident_bytes
+from measuring.read_states import KEY, VALUE, Rows, values_of
+from measuring.stores import VoidStore
 from slabcache import WriteBehindCache
 from slabcache.stores import SQLiteStore
 
 from .peers import SlabCachePeer
-from .test_memory import resident_bytes
-from .workload import CHUNK_ROWS, KEY, VALUE, Rows, chunks, draw_keys, values_of
+from .workload import CHUNK_ROWS, chunks, draw_keys
 
 NEVER = 1e6  # seconds between flushes: what is measured then is the call alone
 
@@ -33,45 +35,20 @@ FILL_ROWS = 100_000
 ASCENDING = 1 << 62  # from here on, in front of all that is drawn but few
 
 
-class VoidStore:
-    """A store that takes everything, after a pause, and has nothing."""
-
-    key_dtype, value_dtype = KEY, VALUE
-
-    def __init__(self, pause: float = 0) -> None:
-        self.pause = pause
-        self.rows = 0  # that it was given
-
-    def load_many(self, keys: Rows) -> tuple[Rows, Any]:
-        return np.zeros(len(keys), VALUE), np.zeros(len(keys), np.bool_)
-
-    def save_many(self, keys: Rows, values: Rows) -> None:
-        assert len(keys) == len(values)
-        self.rows += len(keys)
-        sleep(self.pause)
-
-    def delete_many(self, keys: Rows) -> None:
-        self.rows += len(keys)
-        sleep(self.pause)
-
-    def close(self) -> None:
-        pass
-
-
 class WriteBehindPeer(SlabCachePeer):
     """The same calls; nothing is written behind while they are measured."""
 
     label = "WriteBehindCache"
 
     def __init__(self, capacity: int) -> None:
-        self.cache: Any = WriteBehindCache(capacity, VoidStore(), flush_interval=NEVER)
+        self.cache: Any = WriteBehindCache(capacity, VoidStore(KEY, VALUE), flush_interval=NEVER)
 
 
 def absorb(call: str, entries: int, seconds: float, seed: int) -> dict[str, Any]:
     """Increment entries in random order, all in memory, while a slow store is written behind."""
     rng = np.random.default_rng(seed)
     keys = draw_keys(rng, entries)
-    cache = WriteBehindCache(entries, VoidStore(PAUSE), flush_interval=INTERVAL)
+    cache = WriteBehindCache(entries, VoidStore(KEY, VALUE, PAUSE), flush_interval=INTERVAL)
     for chunk in chunks(keys):
         cache.put_many(chunk, values_of(chunk))
     drawn = [keys[rng.integers(entries, size=CHUNK_ROWS)] for _ in range(DRAWN)]

@@ -12,27 +12,22 @@ comes next: fresh integers are then scattered over all of it, and cost a cache m
 from __future__ import annotations
 
 import gc
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from measuring.processes import isolated
+
+from .clock import Clock, Keep
 from .full import FullCache
 from .peers import MISSING, PEERS
 
 QUICK_TURNS = 1
-QUICK_ROUNDS = 2
 QUICK_ENTRIES = 10_000
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-Setup = Callable[[], tuple[Any, ...]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -100,23 +95,6 @@ def cut(request: pytest.FixtureRequest) -> Callable[[int], int]:
     return lambda entries: min(entries, QUICK_ENTRIES) if quick else entries
 
 
-class Keep:
-    """What takes long to make, kept for the tests of one size: ``keep(what, entries, make)``."""
-
-    def __init__(self) -> None:
-        self.entries = 0
-        self.things: dict[str, Any] = {}
-
-    def __call__(self, what: str, entries: int, make: Callable[[], Result]) -> Result:
-        if entries != self.entries:
-            self.entries = entries
-            self.things.clear()
-        if what not in self.things:
-            self.things[what] = make()
-        thing: Result = self.things[what]
-        return thing
-
-
 @pytest.fixture(scope="session")
 def keep() -> Keep:
     return Keep()
@@ -143,43 +121,6 @@ def turned_over(touched: Callable[[str, int], FullCache]) -> Callable[[str, int]
     return get
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Times rounds of a function; what `setup` makes as its arguments is not timed."""
-
-    benchmark: BenchmarkFixture
-    turn: int
-    quick: bool
-
-    def __call__(
-        self,
-        function: Callable[..., object],
-        setup: Setup,
-        *,
-        name: str,
-        entries: int,
-        operations: int,
-        rounds: int = 12,
-        **facts: object,
-    ) -> None:
-        """Record, beside the times, who (`name`), at which size, and how many operations a round has."""
-        self.benchmark.extra_info.update(
-            name=name, entries=entries, operations=operations, turn=self.turn, **facts
-        )
-        self.benchmark.pedantic(  # type: ignore[no-untyped-call]
-            function,
-            setup=lambda: (setup(), {}),
-            rounds=QUICK_ROUNDS if self.quick else rounds,
-            warmup_rounds=1 if self.quick else warm_ups(entries, operations),
-        )
-
-
-def warm_ups(entries: int, operations: int) -> int:
-    """Rounds until the processor's caches hold what they can: all of a small cache, a part of a large one."""
-    few, most, all_entries = 3, 24, 2 * entries // operations
-    return 0 if operations == 1 else min(few + all_entries, most)
-
-
 @pytest.fixture
 def clock(benchmark: BenchmarkFixture, turn: int, request: pytest.FixtureRequest) -> Clock:
     return Clock(benchmark, turn, request.config.option.quick)
@@ -196,11 +137,3 @@ def record(benchmark: BenchmarkFixture) -> Callable[..., None]:
         benchmark.extra_info.update(figures, **facts)
 
     return run
-
-
-def isolated(
-    function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
-) -> Result:
-    """Call a function in a fresh process, whose memory nobody has used."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *args, **kwargs).result()

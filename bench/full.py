@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from measuring.read_states import Rows
+
 from .peers import Peer, SlabCachePeer
-from .workload import Rows, draw_keys
+from .workload import draw_keys
 
 
 class FullCache:

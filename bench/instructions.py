@@ -21,34 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from measuring.read_states import KEY, VALUE
+from measuring.stores import VoidStore
+
 CALLS = 2000
 ROWS = 1000  # of a batch
 BATCHES = 5
-KEYS = {"8": "u8", "16": [("user_id", "u8"), ("channel_id", "u8")]}
-VALUE = [("last_message_id", "u8"), ("mention_count", "u4"), ("last_pin_ts", "u8")]
+KEYS = {"8": "u8", "16": KEY}
 MARK = "_PyEval_SetSwitchInterval"  # a function of CPython's that nothing else calls here
 TOLERANCE = 0.5  # instructions a call: where the loop and its objects lie makes that much
-
-
-class Memory:
-    """A store that has nothing and takes everything."""
-
-    key_dtype: Any
-    value_dtype: Any
-
-    def load_many(self, keys: Any) -> Any:
-        import numpy as np
-
-        return np.zeros(len(keys), self.value_dtype), np.zeros(len(keys), bool)
-
-    def save_many(self, keys: Any, values: Any) -> None:
-        pass
-
-    def delete_many(self, keys: Any) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def empty(keys: Any) -> None:
@@ -79,8 +62,6 @@ def increments(cache: Any, keys: Any) -> None:
 
 def samples() -> list[tuple[str, int, Callable[[], None]]]:
     """What is counted, in order: a name, the calls or rows that it makes, and what makes them."""
-    import numpy as np
-
     from slabcache import SlabCache, WriteBehindCache
 
     nothing = list(range(CALLS))
@@ -104,9 +85,7 @@ def samples() -> list[tuple[str, int, Callable[[], None]]]:
         writes(cache, old_keys)
         scalars = SlabCache(CALLS, spec, "i8")
         scalar_writes(scalars, old_keys)
-        store = Memory()
-        store.key_dtype, store.value_dtype = dtype, np.dtype(VALUE)
-        behind = WriteBehindCache(CALLS, store, flush_interval=1e6, default=(0, 0, 0))
+        behind = WriteBehindCache(CALLS, VoidStore(dtype, VALUE), flush_interval=1e6, default=(0, 0, 0))
         writes(behind, old_keys)
 
         def repeated(call: Callable[..., Any], *arguments: Any) -> Callable[[], None]:

@@ -8,14 +8,16 @@ them.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from .workload import KEY, VALUE, Fields, Rows, chunks, key_columns, load, row_columns, values_of
+from measuring.read_states import KEY, VALUE, ReadState, Rows, load, values_of
+
+from .workload import chunks, key_columns, row_columns
 
 
 class Peer(ABC):
@@ -43,10 +45,8 @@ class Peer(ABC):
         """The same, and read one field of each value."""
 
     @abstractmethod
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
-        """Write entries, whether they are there or not."""
+    def write(self, *columns: list[int]) -> None:
+        """Write entries, whether they are there or not: users, channels, messages, mentions, pins."""
 
     @abstractmethod
     def read_through(self, users: list[int], channels: list[int]) -> int:
@@ -85,11 +85,9 @@ class LruCachePeer(Peer):
         for user, channel in zip(users, channels, strict=True):
             load(user, channel)[1]
 
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
+    def write(self, *columns: list[int]) -> None:
         load = self.load
-        for user, channel, _, _, _ in zip(users, channels, messages, mentions, pins, strict=True):
+        for user, channel, _, _, _ in zip(*columns, strict=True):
             load(user, channel)
 
     def read_through(self, users: list[int], channels: list[int]) -> int:
@@ -101,7 +99,10 @@ class LruCachePeer(Peer):
 class MappingPeer(Peer):
     """What the caches share that are mappings and keep their order and size by themselves."""
 
-    cache: Any
+    type_name: ClassVar[str]  # in `module`
+
+    def __init__(self, capacity: int) -> None:
+        self.cache: Any = getattr(importlib.import_module(self.module), self.type_name)(capacity)
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -116,13 +117,9 @@ class MappingPeer(Peer):
         for user, channel in zip(users, channels, strict=True):
             cache[user, channel][1]
 
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
+    def write(self, *columns: list[int]) -> None:
         cache = self.cache
-        for user, channel, message, mention, pin in zip(
-            users, channels, messages, mentions, pins, strict=True
-        ):
+        for user, channel, message, mention, pin in zip(*columns, strict=True):
             cache[user, channel] = message, mention, pin
 
     def read_through(self, users: list[int], channels: list[int]) -> int:
@@ -170,13 +167,9 @@ class OrderedDictPeer(MappingPeer):
             cache[key][1]
             move_to_end(key)
 
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
+    def write(self, *columns: list[int]) -> None:
         cache, capacity, move_to_end = self.cache, self.capacity, self.cache.move_to_end
-        for user, channel, message, mention, pin in zip(
-            users, channels, messages, mentions, pins, strict=True
-        ):
+        for user, channel, message, mention, pin in zip(*columns, strict=True):
             key = user, channel
             cache[key] = message, mention, pin
             move_to_end(key)
@@ -198,15 +191,6 @@ class OrderedDictPeer(MappingPeer):
         return misses
 
 
-@dataclass
-class ReadState:
-    """A record as services write it: an ordinary object."""
-
-    last_message_id: int
-    mention_count: int
-    last_pin_ts: int
-
-
 class ObjectsPeer(OrderedDictPeer):
     """The same, from (user, channel) to an object, which the collector has to look at."""
 
@@ -220,13 +204,9 @@ class ObjectsPeer(OrderedDictPeer):
             _ = cache[key].mention_count
             move_to_end(key)
 
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
+    def write(self, *columns: list[int]) -> None:
         cache, capacity, move_to_end = self.cache, self.capacity, self.cache.move_to_end
-        for user, channel, message, mention, pin in zip(
-            users, channels, messages, mentions, pins, strict=True
-        ):
+        for user, channel, message, mention, pin in zip(*columns, strict=True):
             key = user, channel
             cache[key] = ReadState(message, mention, pin)
             move_to_end(key)
@@ -237,37 +217,40 @@ class ObjectsPeer(OrderedDictPeer):
 class CachetoolsPeer(MappingPeer):
     label = "cachetools.LRUCache"
     module = package = "cachetools"
+    type_name = "LRUCache"
     choose_when = "you need expiry, other policies or sizes by weight; pure Python, nothing to compile"
-
-    def __init__(self, capacity: int) -> None:
-        from cachetools import LRUCache
-
-        self.cache = LRUCache(capacity)
 
 
 class LruDictPeer(MappingPeer):
     label = package = "lru-dict"
-    module = "lru"
+    module, type_name = "lru", "LRU"
     choose_when = "any hashable keys, any values; a rehash now and then does no harm"
-
-    def __init__(self, capacity: int) -> None:
-        from lru import LRU
-
-        self.cache = LRU(capacity)
 
 
 class CacheboxPeer(MappingPeer):
     label = "cachebox.LRUCache"
     module = package = "cachebox"
+    type_name = "LRUCache"
     choose_when = "any hashable keys, any values; other policies or expiry behind the same interface"
 
-    def __init__(self, capacity: int) -> None:
-        from cachebox import LRUCache
 
-        self.cache = LRUCache(capacity)
+class GetSetPeer(Peer):
+    """What the caches share that have `get` and `set`."""
+
+    cache: Any
+
+    def hit(self, users: list[int], channels: list[int]) -> None:
+        get = self.cache.get
+        for user, channel in zip(users, channels, strict=True):
+            get((user, channel))
+
+    def write(self, *columns: list[int]) -> None:
+        put = self.cache.set
+        for user, channel, message, mention, pin in zip(*columns, strict=True):
+            put((user, channel), (message, mention, pin))
 
 
-class MokaPeer(Peer):
+class MokaPeer(GetSetPeer):
     label = package = "moka-py"
     module = "moka_py"
     choose_when = "many threads, expiry, listeners; any hashable keys, any values"
@@ -275,30 +258,16 @@ class MokaPeer(Peer):
     def __init__(self, capacity: int) -> None:
         from moka_py import Moka
 
-        self.cache: Moka[tuple[int, int], Fields] = Moka(capacity, policy="lru")
+        self.cache = Moka(capacity, policy="lru")
 
     def __len__(self) -> int:
         self.cache.run_pending_tasks()  # until then it counts what is about to be evicted
-        return self.cache.count()
-
-    def hit(self, users: list[int], channels: list[int]) -> None:
-        get = self.cache.get
-        for user, channel in zip(users, channels, strict=True):
-            get((user, channel))
+        return int(self.cache.count())
 
     def read(self, users: list[int], channels: list[int]) -> None:
-        get: Any = self.cache.get
+        get = self.cache.get
         for user, channel in zip(users, channels, strict=True):
             get((user, channel))[1]
-
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
-        put = self.cache.set
-        for user, channel, message, mention, pin in zip(
-            users, channels, messages, mentions, pins, strict=True
-        ):
-            put((user, channel), (message, mention, pin))
 
     def read_through(self, users: list[int], channels: list[int]) -> int:
         get, put, misses = self.cache.get, self.cache.set, 0
@@ -310,7 +279,7 @@ class MokaPeer(Peer):
         return misses
 
 
-class TheinePeer(Peer):
+class TheinePeer(GetSetPeer):
     """theine has no plain LRU: W-TinyLFU decides what stays. Without its locks, the fastest it can be."""
 
     label = package = module = "theine"
@@ -321,15 +290,10 @@ class TheinePeer(Peer):
     def __init__(self, capacity: int) -> None:
         from theine import Cache
 
-        self.cache: Any = Cache(capacity, nolock=True)
+        self.cache = Cache(capacity, nolock=True)
 
     def __len__(self) -> int:
         return len(self.cache)
-
-    def hit(self, users: list[int], channels: list[int]) -> None:
-        get = self.cache.get
-        for user, channel in zip(users, channels, strict=True):
-            get((user, channel))
 
     def read(self, users: list[int], channels: list[int]) -> None:
         get = self.cache.get
@@ -337,15 +301,6 @@ class TheinePeer(Peer):
             state, found = get((user, channel))
             if found:
                 state[1]
-
-    def write(
-        self, users: list[int], channels: list[int], messages: list[int], mentions: list[int], pins: list[int]
-    ) -> None:
-        put = self.cache.set
-        for user, channel, message, mention, pin in zip(
-            users, channels, messages, mentions, pins, strict=True
-        ):
-            put((user, channel), (message, mention, pin))
 
     def read_through(self, users: list[int], channels: list[int]) -> int:
         get, put, misses = self.cache.get, self.cache.set, 0

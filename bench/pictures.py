@@ -8,25 +8,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from measuring.palette import (
+    AMBER,
+    ASH,
+    BLACK,
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PINK,
+    PURPLE,
+    SKY,
+    tidy,
+)
+
 from . import tail_picture
 from .peers import EVICTING, INSTALLED, PEERS
 from .results import Results, Subject
 from .sizes import LARGE, SIZES
 
-#: Okabe and Ito's colours, which colour-blind readers can tell apart; lines differ by their marks as well.
+#: Lines differ by their marks as well.
 STYLES = {
-    "slabcache": ("#0072B2", "o"),
-    "dict": ("#000000", "s"),
-    "cachebox": ("#CC79A7", "^"),
-    "lru_dict": ("#E69F00", "v"),
-    "lru_cache": ("#009E73", "D"),
-    "ordered_dict": ("#D55E00", "P"),
-    "objects": ("#7A3600", "*"),
-    "cachetools": ("#8C6BB1", "X"),
-    "moka": ("#56B4E9", "<"),
-    "theine": ("#7F7F7F", ">"),
+    "slabcache": (BLUE, "o"),
+    "dict": (BLACK, "s"),
+    "cachebox": (PINK, "^"),
+    "lru_dict": (AMBER, "v"),
+    "lru_cache": (GREEN, "D"),
+    "ordered_dict": (ORANGE, "P"),
+    "objects": (BROWN, "*"),
+    "cachetools": (PURPLE, "X"),
+    "moka": (SKY, "<"),
+    "theine": (ASH, ">"),
 }
-INK, GREY, RULE = "#222222", "#666666", "#E4E4E4"
 DATA_BYTES = 36
 LINE_HEIGHT = 0.036  # of a label, as a share of the height of the axes
 
@@ -172,9 +187,7 @@ def plain_numbers(axes: Axes, y_ticks: list[int] | None) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.tick_params(labelleft=True)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.grid(color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid="both")
 
 
 def short(value: float, _: object = None) -> str:

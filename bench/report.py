@@ -6,10 +6,11 @@ A page has places for tables, ``<!-- bench: NAME begin -->`` to ``<!-- bench: NA
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from measuring.pages import fill, table
 
 from . import bars
 from .peers import EVICTING, INSTALLED, PEERS
@@ -101,7 +102,7 @@ def comparison(results: Results) -> list[str]:
                 PEERS[name].choose_when,
             ]
         )
-    return markdown(header, lines, words_last=True)
+    return table(header, lines, words=(0, len(header) - 1))
 
 
 def by_size(results: Results, test: str, names: Sequence[str]) -> list[str]:
@@ -111,7 +112,7 @@ def by_size(results: Results, test: str, names: Sequence[str]) -> list[str]:
         [PEERS[name].label, *(cell(results.ns(Subject(test, name, entries))) for entries in SIZES)]
         for name in names
     ]
-    return markdown(header, lines)
+    return table(header, lines)
 
 
 def batches(results: Results) -> list[str]:
@@ -127,7 +128,7 @@ def batches(results: Results) -> list[str]:
         [label, *(cell(results.ns(Subject(*subject, entries))) for entries in SIZES)]
         for label, subject in rows.items()
     ]
-    return markdown(header, lines)
+    return table(header, lines)
 
 
 def read_through(results: Results) -> list[str]:
@@ -145,7 +146,7 @@ def read_through(results: Results) -> list[str]:
             hits = results.fact(subject, "hit_ratio", 0.01)
             line.append(f"{cell(results.ns(subject))} ({cell(hits)})")
         lines.append(line)
-    return markdown(header, lines)
+    return table(header, lines)
 
 
 def behind(results: Results) -> list[str]:
@@ -172,7 +173,7 @@ def behind(results: Results) -> list[str]:
                 f"{ratio.value:.2f}" if ratio else "-",
             ]
         lines.append(line)
-    return [*markdown(header, lines), "", *absorbed(results), "", *store_rows(results)]
+    return [*table(header, lines), "", *absorbed(results), "", *store_rows(results)]
 
 
 def absorbed(results: Results) -> list[str]:
@@ -188,7 +189,7 @@ def absorbed(results: Results) -> list[str]:
         lines.append(
             [f"`{call}`", rate(results.fact(subject, "increment_ns", 1e9)), cell(saved), cell(growth)]
         )
-    return markdown(header, lines)
+    return table(header, lines)
 
 
 def store_rows(results: Results) -> list[str]:
@@ -201,7 +202,7 @@ def store_rows(results: Results) -> list[str]:
         "1,000 rows a call loaded, random keys": "loaded_us",
     }
     lines = [[label, rate(results.fact(bars.STORE, what, 1e6))] for label, what in kinds.items()]
-    return markdown(["SQLiteStore, 1,000,000 rows and more", "rows a second"], lines)
+    return table(["SQLiteStore, 1,000,000 rows and more", "rows a second"], lines)
 
 
 def losses(results: Results) -> list[str]:
@@ -252,25 +253,6 @@ def rate(seconds: Figure | None) -> str:
     return "-" if seconds is None else f"{float(f'{1 / seconds.value:.2g}'):,.0f}"
 
 
-def markdown(header: list[str], lines: list[list[str]], words_last: bool = False) -> list[str]:
-    rule = [":---", *["---:"] * (len(header) - 1)]
-    if words_last:
-        rule[-1] = ":---"
-    return [f"| {' | '.join(cells)} |" for cells in [header, rule, *lines]]
-
-
-def fill(page: str, named: dict[str, list[str]]) -> str:
-    """The page with its places filled; those of which nothing is known stay as they are."""
-
-    def place(match: re.Match[str]) -> str:
-        if match["name"] not in named:
-            return match[0]
-        return "\n".join([match["begin"], *named[match["name"]], match["end"]])
-
-    pattern = r"(?P<begin><!-- bench: (?P<name>[\w-]+) begin -->)\n.*?(?P<end><!-- bench: (?P=name) end -->)"
-    return re.sub(pattern, place, page, flags=re.DOTALL)
-
-
 def shortcoming(results: Results) -> str | None:
     """What keeps results off the pages."""
     run = results.run
@@ -312,8 +294,9 @@ def main() -> int:
         named |= behind_blocks(results)
     if NATIVE.exists():
         named["native"] = NATIVE.read_text().splitlines()
+    places = {f"bench: {name}": lines for name, lines in named.items()}
     for page in PAGES:
-        page.write_text(fill(page.read_text(), named))
+        page.write_text(fill(page.read_text(), places))
     return 0
 
 

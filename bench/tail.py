@@ -30,9 +30,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import turns
+from measuring import turns
+from measuring.collector import CollectorLog
+from measuring.read_states import Rows
+
 from .tail_caches import CACHES, Calls
-from .workload import Rows, chunks, draw_keys
+from .workload import chunks, draw_keys
 
 #: What requests do, and how many in a hundred do it. The first are single calls, the others batches.
 MIX = {"read": 62, "count": 20, "edit": 8, "forget": 5, "read_batch": 3, "count_batch": 2}
@@ -105,21 +108,6 @@ class Tail:
     request_ns: list[int]
 
 
-class CollectorLog:
-    """When collections began and ended, by both clocks, in arrays, which are no work for the collector."""
-
-    def __init__(self) -> None:
-        self.clock = array("q")
-        self.worked = array("q")
-        self.generations = array("q")
-
-    def __call__(self, phase: str, info: dict[str, int]) -> None:
-        if phase == "start":
-            self.generations.append(info["generation"])
-        self.worked.append(thread_time_ns())
-        self.clock.append(perf_counter_ns())
-
-
 class Service:
     """What requests leave behind, in bursts.
 
@@ -172,10 +160,9 @@ def measure(name: str, entries: int, requests: int, seed: int, kinds: int) -> Ta
     gc.collect()
 
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-    gc.callbacks.append(log)
-    for _ in _serve(cache, stream, rows, stamps):
-        turns.wait()
-    gc.callbacks.remove(log)
+    with log:
+        for _ in _serve(cache, stream, rows, stamps):
+            turns.wait()
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
     return Tail(
         requests=requests,

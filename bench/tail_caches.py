@@ -1,7 +1,4 @@
-"""The caches behind the requests of `tail`: those of the demo, with the calls that the demo does not make.
-
-What the demo has is not written twice: `serve` reads a record, through to the store on a miss, and adds a
-mention when the request is a write. It takes in the call of the store, as a service does.
+"""The caches behind the requests of `tail`, with calls beside `serve`.
 
 slabcache is imported in all processes: the collector walks what it brings along, whether it is used or not.
 """
@@ -13,11 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from demo.contenders import Fields, LruDictCache, NoCache, ObjectCache, SlabCacheCache, load
 
 import slabcache  # noqa: F401 - see above
-
-from .workload import Rows, values_of
+from measuring.caches import CacheboxCache, LruDictCache, NoCache, ObjectCache, SlabCacheCache
+from measuring.read_states import Fields, Rows, load, values_of
 
 NOTHING: Fields = 0, 0, 0
 
@@ -121,24 +117,8 @@ class LruDictCalls(LruDictCache, Calls):
     pass
 
 
-class CacheboxCalls(Calls):
-    """cachebox, holding flat tuples."""
-
-    def __init__(self, capacity: int) -> None:
-        from cachebox import LRUCache
-
-        self.misses = 0
-        self.states = LRUCache(capacity)
-
-    def serve(self, user: int, channel: int, write: bool) -> Fields:
-        key = user, channel
-        state: Fields | None = self.states.get(key)
-        if state is None:
-            self.misses += 1
-            state = self.states[key] = load(user, channel)
-        if write:
-            state = self.states[key] = state[0], state[1] + 1, state[2]
-        return state
+class CacheboxCalls(CacheboxCache, Calls):
+    pass
 
 
 class SlabCacheCalls(SlabCacheCache, Calls):

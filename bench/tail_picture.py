@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from measuring.formats import duration
+from measuring.palette import AMBER, BLUE, GREY, ORANGE, PINK, latency_axis, tidy
 
 from .results import Results, Subject
 from .sizes import LARGE
 
-#: In the order of their right ends. Okabe and Ito's colours, which colour-blind readers can tell apart.
+#: In the order of their right ends.
 LINES = {
-    "objects": ("OrderedDict of objects", "#D55E00", "-"),
-    "cachebox": ("cachebox, flat tuples", "#CC79A7", "-"),
-    "lru_dict": ("lru-dict, flat tuples", "#E69F00", "-"),
-    "slabcache": ("slabcache", "#0072B2", "-"),
-    "none": ("no cache at all", "#666666", "--"),
+    "objects": ("OrderedDict of objects", ORANGE, "-"),
+    "cachebox": ("cachebox, flat tuples", PINK, "-"),
+    "lru_dict": ("lru-dict, flat tuples", AMBER, "-"),
+    "slabcache": ("slabcache", BLUE, "-"),
+    "none": ("no cache at all", GREY, "--"),
 }
 PERCENTILES = {0.3: "50", 1.0: "90", 2.0: "99", 3.0: "99.9", 4.0: "99.99", 5.0: "99.999"}
 LONGEST = 5.5  # where the longest request is drawn, which is at no percentile
-UNITS = (1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1, "ns")
 
 
 def draw(results: Results, path: Path) -> None:
@@ -47,22 +48,12 @@ def _draw(tails: Mapping[str, Mapping[str, Any]], nines: Sequence[float], path: 
             axes.plot(
                 LONGEST, durations[-1], "o", color=colour, fillstyle=filled, markersize=8, clip_on=False
             )
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(base=10))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
+    latency_axis(axes.yaxis)
     axes.set_xticks([*PERCENTILES, LONGEST], [*PERCENTILES.values(), "longest"])
     axes.set_xlim(min(PERCENTILES), LONGEST)
     axes.set_xlabel("percentile of the requests")
     axes.set_ylabel("duration of a request, collections included")
     axes.set_title("A service's requests with its cache full at 1,000,000 entries", loc="left")
-    axes.grid(color="#E4E4E4")
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, grid="both")
     axes.legend(frameon=False, loc="upper left")
     figure.savefig(path)
-
-
-def duration(nanoseconds: float) -> str:
-    """Three digits and the unit that suits them."""
-    size, unit = next(((size, unit) for size, unit in UNITS if nanoseconds >= size), UNITS[-1])
-    return f"{nanoseconds / size:.3g} {unit}"

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from measuring.read_states import Rows, values_of
+
 from .batches import batches_of, by_batches
-from .conftest import Clock
+from .clock import Clock
 from .full import FullCache
 from .sizes import LARGE, SIZES, SMALL
-from .workload import CHUNK_ROWS, Rows, key_columns, values_of
+from .workload import CHUNK_ROWS, key_columns
 
 FEW_ROWS = 16
 ROUNDS = 100  # they are short

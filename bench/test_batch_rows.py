@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from measuring.read_states import values_of
+
 from .batches import Batch, batches_of, by_batches
-from .conftest import Clock
+from .clock import Clock
 from .full import FullCache
 from .sizes import LARGE
-from .workload import CHUNK_ROWS, values_of
+from .workload import CHUNK_ROWS
 
 BATCH_ROWS = 1, 4, 16, 64, 256, 1024, CHUNK_ROWS, 16_384, 65_536
 

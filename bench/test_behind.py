@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from measuring.read_states import Rows, values_of
+
 from .behind import WriteBehindPeer, absorb
-from .conftest import Clock, Keep
+from .clock import Clock, Keep
 from .full import FullCache
 from .peers import SlabCachePeer
 from .sizes import LARGE, SMALL
-from .workload import CHUNK_ROWS, Rows, key_columns, row_columns, values_of
+from .workload import CHUNK_ROWS, key_columns, row_columns
 
 ROUNDS = 100  # they are short
 SECONDS, QUICK_SECONDS = 4.0, 0.2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .conftest import Clock
+from .clock import Clock
 from .full import FullCache
 from .peers import EVICTING
 from .sizes import peers_by_size

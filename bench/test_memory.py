@@ -6,14 +6,14 @@ Each cache is measured in a process of its own, by what the system says that it 
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable
-from pathlib import Path
 from time import thread_time_ns
 from typing import Any
 
 import numpy as np
 import pytest
+
+from measuring.memory import resident_bytes
 
 from .peers import EVICTING, PEERS, SlabCachePeer
 from .sizes import HUGE, LARGE
@@ -52,11 +52,6 @@ def collection(write: Callable[..., None], columns: tuple[list[int], ...]) -> in
     started = thread_time_ns()
     gc.collect()
     return thread_time_ns() - started
-
-
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.mark.parametrize(("name", "entries"), [*((name, LARGE) for name in EVICTING), ("slabcache", HUGE)])

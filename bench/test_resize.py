@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from measuring.memory import resident_bytes
+from measuring.read_states import KEY, VALUE, Rows
 from slabcache import SlabCache
 
-from .conftest import Clock, Keep
+from .clock import Clock, Keep
 from .full import FullCache
 from .sizes import HUGE, LARGE
-from .test_memory import resident_bytes
-from .workload import KEY, VALUE, Rows, chunks
+from .workload import chunks
 
 ROUNDS = 3
 

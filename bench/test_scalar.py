@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from measuring.read_states import VALUE
 from slabcache import SlabCache
 
-from .conftest import Clock
+from .clock import Clock
 from .full import FullCache
 from .peers import INSTALLED, PEERS
 from .sizes import LARGE, SMALL, peers_by_size
-from .workload import CHUNK_ROWS, VALUE, draw_keys, key_columns, row_columns
+from .workload import CHUNK_ROWS, draw_keys, key_columns, row_columns
 
 ROUNDS = 100  # where they are short
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from .conftest import Clock, Keep
+from .clock import Clock, Keep
 from .sizes import SIZES
 from .workload import CHUNK_ROWS
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from measuring.turns import take_turns
+
 from .peers import EVICTING, MISSING
 from .sizes import HUGE, LARGE
 from .stall import stalls
 from .tail import MIX, NINES, SINGLES, SLICE
 from .tail_caches import CACHES
-from .turns import take_turns
 
 #: With the batches among them, these are ten million operations and some.
 REQUESTS = 40 * SLICE

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from measuring.read_states import Rows, values_of
+
 from .peers import EVICTING, PEERS, SlabCachePeer
 from .sizes import LARGE
-from .workload import CHUNK_ROWS, Rows, chunks, key_columns, values_of
+from .workload import CHUNK_ROWS, chunks, key_columns
 from .zipf import Zipf, draw, exact_misses, warm_up
 
 ROUNDS, QUICK_ROUNDS = 64, 4

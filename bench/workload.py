@@ -1,4 +1,4 @@
-"""Read States: one small record for each (user, channel), written and read in random order.
+"""Keys and rows to measure with: Read States, written and read in random order.
 
 Rules that keep the figures honest:
 
@@ -17,34 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KEY = np.dtype([("user_id", "u8"), ("channel_id", "u8")])
-VALUE = np.dtype([("last_message_id", "u8"), ("mention_count", "u4"), ("last_pin_ts", "u8")])
+from measuring.read_states import KEY, Rows, values_of
 
 CHUNK_ROWS = 4096  # rows of a round, and of a batch unless it says otherwise
 
-Rows = NDArray[np.void]
 Columns = tuple[list[int], ...]
-Fields = tuple[int, int, int]
 
 
 def draw_keys(rng: np.random.Generator, rows: int) -> Rows:
     """Keys that nobody has drawn before, as there are so many of them."""
     keys: Rows = rng.integers(1 << 63, size=(rows, 2), dtype=np.uint64).view(KEY)[:, 0]
     return keys
-
-
-def values_of(keys: Rows) -> Rows:
-    """Records for keys: two large numbers and a small one each, as in the service."""
-    values = np.zeros(len(keys), VALUE)
-    values["last_message_id"] = keys["user_id"] ^ keys["channel_id"]
-    values["mention_count"] = keys["channel_id"] & np.uint64(7)
-    values["last_pin_ts"] = keys["channel_id"] >> np.uint64(22)
-    return values
-
-
-def load(user: int, channel: int) -> Fields:
-    """The same record for one key: the store behind a cache that is read through."""
-    return user ^ channel, channel & 7, channel >> 22
 
 
 def chunks(keys: Rows) -> Iterator[Rows]:

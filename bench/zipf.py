@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from measuring.read_states import Rows
+
 from .peers import OrderedDictPeer, Peer
-from .workload import Rows, chunks, draw_keys, key_columns
+from .workload import chunks, draw_keys, key_columns
 
 KEYS_PER_ENTRY = 10
 

@@ -9,16 +9,14 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from measuring.formats import duration
+from measuring.palette import BLUE, GREY, INK, ORANGE, latency_axis, tidy
 
 from .contenders import CONTENDERS
-from .report import Conditions, duration
+from .report import Conditions
 from .service import Run
 from .summary import Summary, Windows, full_collections, windows
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-ORANGE, BLUE = "#D55E00", "#0072B2"
-INK, GREY, RULE = "#222222", "#666666", "#E4E4E4"
 
 #: The panels below the main one, row by row; the last place is for the legend.
 OTHERS = ("thresholds", "ballast", "freeze", "tuples", "lru_dict", "lru_freeze", "floor")
@@ -93,14 +91,11 @@ def _draw_panels(
 
 def _set_axes(axes: Axes, series: Mapping[str, Windows]) -> None:
     """Logarithmic latency, the same for all panels, with units on the ticks."""
-    axes.set_yscale("log")
+    latency_axis(axes.yaxis)
     lowest = min(part.p99.min() for part in series.values())
     highest = max(part.maximum.max() for part in series.values())
     axes.set_ylim(lowest / 3, highest * 5)
     axes.set_xlim(0, series["objects"].time[-1] + series["objects"].time[0])
-    axes.yaxis.set_major_locator(LogLocator(numticks=12))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
     axes.set_ylabel("latency of a request", color=INK)
     axes.set_xlabel("seconds since the first request", color=INK, labelpad=1)
 
@@ -109,11 +104,7 @@ def _draw_series(axes: Axes, part: Windows, colour: str, width: float) -> None:
     """The p99 as a line, and a shade from it up to the maximum."""
     axes.fill_between(part.time, part.p99, part.maximum, color=colour, alpha=0.25, linewidth=0)
     axes.plot(part.time, part.p99, color=colour, linewidth=width, solid_joinstyle="round")
-    axes.grid(axis="y", color=RULE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#AAAAAA")
-    axes.tick_params(colors=INK, labelsize=9, length=3)
+    tidy(axes)
 
 
 def _mark_collections(axes: Axes, run: Run, colour: str) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
+
+from measuring.formats import duration
+from measuring.machine import machine
 
 from .contenders import CONTENDERS
 from .service import BATCH, CYCLE_EVERY, Run
@@ -21,6 +21,7 @@ from .summary import Summary, windows
 #: Above this share of its time at work, a contender mostly measures the queue before it.
 OVERLOAD = 0.9
 
+PACKAGES = "slabcache", "lru-dict"  # what is compared
 WIDTH = 122
 LABEL_WIDTH = 23
 COLUMNS = (  # two lines of heading, width
@@ -109,7 +110,7 @@ def footer(conditions: Conditions, runs: Mapping[str, Run], summaries: Mapping[s
         "often, and have little to walk.",
         f"Timer: {conditions.timer_cost:.0f} ns a call; each latency has one in it. The system took the "
         f"processor away {min(switches)} to {max(switches)} times a run; steal {conditions.steal:.1%}.",
-        machine(),
+        machine(*PACKAGES),
     ]
     lines += [
         f"CAUTION: {CONTENDERS[name].label} was busy {summary.load:.0%} of the time, so its latency is "
@@ -164,32 +165,8 @@ def write_raw(
             "windows": {key: values.tolist() for key, values in asdict(series).items()},
             "collections": [run.collections[i : i + 3].tolist() for i in range(0, len(run.collections), 3)],
         }
-    document = {"machine": machine(), "conditions": asdict(conditions), "contenders": contenders}
+    document = {"machine": machine(*PACKAGES), "conditions": asdict(conditions), "contenders": contenders}
     path.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def duration(nanoseconds: float) -> str:
-    """Three digits and the unit that suits them."""
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if nanoseconds >= size:
-            number = nanoseconds / size
-            return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
-    return f"{nanoseconds:.0f} ns"
-
-
-def machine() -> str:
-    """Processor, cores, system, Python and the versions of what is compared."""
-    model = platform.processor() or platform.machine()
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), model)
-    except OSError:
-        pass
-    return (
-        f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}, "
-        f"slabcache {_version('slabcache')}, lru-dict {_version('lru-dict')}"
-    )
 
 
 def timer_cost() -> float:
@@ -218,10 +195,3 @@ def _row(label: str, cells: Iterable[str]) -> str:
     return label.ljust(LABEL_WIDTH) + "".join(
         cell.rjust(width) for cell, (_, _, width) in zip(cells, COLUMNS, strict=True)
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import signal
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from measuring.processes import SPAWN, Worker
 
 if TYPE_CHECKING:
     from .service import Run
@@ -22,37 +21,15 @@ def run_alone(
     name: str, entries: int, interval: int, folder: Path, on_progress: Callable[[int], None]
 ) -> Run:
     """Measure one contender in a process of its own; `on_progress` gets keys filled plus requests served."""
-    spawn = multiprocessing.get_context("spawn")
     # The child only stores a number; the parent, on another core, does the drawing.
-    progress = spawn.RawValue("q", 0)
-    receiver, sender = spawn.Pipe(duplex=False)
-    child = spawn.Process(
-        target=_child,
-        args=(name, entries, interval, folder, progress, sender),
-        name=f"demo-{name}",
-        daemon=True,
-    )
-    child.start()
-    sender.close()
-    try:
-        while not receiver.poll(POLL):
+    progress = SPAWN.RawValue("q", 0)
+    with Worker(name, _measure, name, entries, interval, folder, progress) as child:
+        while not child.pipe.poll(POLL):
             on_progress(progress.value)
-        outcome = receiver.recv()
-    except EOFError:
-        child.join()  # for its exit code
-        raise RuntimeError(f"{name}: the process died with exit code {child.exitcode}") from None
-    finally:
-        receiver.close()
-        child.terminate()
-        child.join()
-    if isinstance(outcome, str):
-        raise RuntimeError(f"{name} failed:\n{outcome}")
-    return outcome  # type: ignore[no-any-return]
+        return child.receive()  # type: ignore[no-any-return]
 
 
-def _child(name: str, entries: int, interval: int, folder: Path, progress: Any, sender: Connection) -> None:
-    # An interrupt from the terminal reaches the parent as well, which ends this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _measure(pipe: Connection, name: str, entries: int, interval: int, folder: Path, progress: Any) -> None:
     # Every contender has the libraries of a service loaded, not only the one that needs them.
     import numpy  # noqa: F401
 
@@ -63,7 +40,4 @@ def _child(name: str, entries: int, interval: int, folder: Path, progress: Any, 
 
     gc.collect()
     gc.freeze()
-    try:
-        sender.send(measure(name, entries, interval, folder, report))
-    except Exception:
-        sender.send(traceback.format_exc())
+    pipe.send(measure(name, entries, interval, folder, report))

@@ -14,7 +14,6 @@ import gc
 import random
 import resource
 import struct
-import sys
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,11 @@ from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
-from .contenders import CONTENDERS, Cache
+from measuring.caches import Cache
+from measuring.collector import CollectorLog
+from measuring.memory import resident_bytes
+
+from .contenders import CONTENDERS
 
 #: The wire form of a request; `workload.REQUEST_DTYPE` is its twin.
 REQUEST = struct.Struct("<QQ?")
@@ -61,22 +64,6 @@ class Run:
     involuntary_switches: int
 
 
-class CollectorLog:
-    """Notes when each collection starts and stops, in an array, which is no work for the collector."""
-
-    def __init__(self) -> None:
-        self.stamps = array("q")
-
-    def __call__(self, phase: str, info: dict[str, int]) -> None:
-        self.stamps.append(perf_counter_ns())
-        if phase == "stop":
-            self.stamps.append(info["generation"])
-
-    def since(self, begin: int) -> array[int]:
-        """Rows of (start, stop, generation), the times counted from `begin`."""
-        return array("q", (s if i % 3 == 2 else s - begin for i, s in enumerate(self.stamps)))
-
-
 def measure(name: str, entries: int, interval: int, folder: Path, report: Report) -> Run:
     """Fill the contender's cache, serve a request each `interval` nanoseconds, return what was seen.
 
@@ -97,9 +84,10 @@ def measure(name: str, entries: int, interval: int, folder: Path, report: Report
     gc.collect()
 
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-    gc.callbacks.append(log)
-    begin, digest = _replay(cache, stream, interval, ended, worked, lambda served: report(entries + served))
-    gc.callbacks.remove(log)
+    with log:
+        begin, digest = _replay(
+            cache, stream, interval, ended, worked, lambda served: report(entries + served)
+        )
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
     return Run(
         ended=array("q", (stamp - begin for stamp in ended)),
@@ -171,13 +159,3 @@ def _respond(cache: Cache, number: int, user: int, channel: int, write: bool) ->
     if number % CYCLE_EVERY == 0:
         request["response"] = response
     return response
-
-
-def resident_bytes() -> int:
-    """Bytes of this process that are in RAM; where the system does not tell, the most that ever were."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024

@@ -6,9 +6,11 @@ import argparse
 import sys
 import time
 
+from measuring.pages import fill
+
 from . import cassandra, process, sqlite, stores
 from .load import say
-from .report import PAGE, Line, conditions, fill, table
+from .report import PAGE, Line, conditions, table
 
 FAMILIES = {
     "sqlite": sqlite.FAULTS,
@@ -40,7 +42,7 @@ def main() -> int:
     for failure in failures:
         say(failure)
     if not (options.quick or options.only):
-        PAGE.write_text(fill(PAGE.read_text(), [*rows, "", conditions()]))
+        PAGE.write_text(fill(PAGE.read_text(), {"faults": [*rows, "", conditions()]}))
         say(f"the table is in {PAGE.name}")
     return 1 if failures else 0
 

@@ -10,28 +10,28 @@ import importlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tools.cassandra.node import Node, NodeError, check
 
-from .load import COLD, KEY, VALUE, Load, open_cache, say
+from .load import KEY, NO_FAULT, PREFIX, VALUE, Load, Row, fill_cold, lasting, open_cache, say
 from .report import Line
 
 __all__ = ["FAULTS"]
 
+Command = Callable[[Node], None]
+
 KEYSPACE = "slabcache_faults"
 REQUEST_TIMEOUT = 1.0  # seconds
-NOTHING_LOST = "no acknowledged row is lost, no late request overwrites a newer row"
+KEPT_IN_ORDER = "no acknowledged row is lost, no late request overwrites a newer row"
 
 
 @contextmanager
 def started() -> Iterator[Node]:
     """A server of our own, in a folder that goes with it."""
-    with tempfile.TemporaryDirectory(prefix="slabcache-faults-", ignore_cleanup_errors=True) as home:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as home:
         node = Node(Path(home))
         try:
             node.start()
@@ -40,24 +40,15 @@ def started() -> Iterator[Node]:
             node.stop()
 
 
-def open_store(node: Node) -> Any:
+def open_store(node: Node, request_timeout: float = REQUEST_TIMEOUT) -> Any:
     from slabcache.stores import CassandraStore
 
     where = {**node.address(), "keyspace": KEYSPACE, "table": "states"}
     made = {"create": True, "replication": 1}
-    return CassandraStore(**where, **made, key=KEY, value=VALUE, request_timeout=REQUEST_TIMEOUT)
+    return CassandraStore(**where, **made, key=KEY, value=VALUE, request_timeout=request_timeout)
 
 
-def fill_cold(node: Node) -> None:
-    """Give the server the rows that only it has."""
-    with closing(open_store(node)) as store:
-        keys = np.array(COLD, store.key_dtype)
-        values = np.zeros(len(keys), store.value_dtype)
-        values["number"] = keys
-        store.save_many(keys, values)
-
-
-def contents(node: Node) -> dict[int, tuple[int, int]]:
+def contents(node: Node) -> dict[int, Row]:
     """What the server has, over a connection of its own."""
     from cassandra.cluster import Cluster
 
@@ -68,58 +59,42 @@ def contents(node: Node) -> dict[int, tuple[int, int]]:
 
 
 def run(
-    fault: Callable[[Node, Load, float], None], seconds: float, name: str, done: str, killed_after: bool
+    begin: Command, end: Command, seconds: float, name: str, done: str, killed_after: bool = False
 ) -> Line | None:
+    """The fault begins with one command for the server, and ends with the other."""
     if not available():
         return None
     with started() as node:
-        fill_cold(node)
+        fill_cold(open_store(node, 60.0))  # a server is slow when it has just started
         with open_cache(open_store(node)) as cache, Load(cache) as load:
             time.sleep(2.0)
             with load.faulty():
-                fault(node, load, seconds)
+                begin(node)
+                load.endure(seconds)
+                end(node)
             if killed_after:
                 node.kill()
                 node.start()
             stats = cache.stats()
         stored = contents(node)
         name = f"Cassandra {node.facts()['version']}: {name}"
-    broken = load.broken(stored)
-    if not stats.flush_errors or stats.last_error is None:
-        broken.append("the store never failed: there was no fault")
-    lost, reads = len(load.lost(stored)), load.reads_meanwhile()
-    return Line(name, done, NOTHING_LOST, load.acknowledged(), lost, reads, load.recovered, broken=broken)
-
-
-def kill(node: Node, load: Load, seconds: float) -> None:
-    node.kill()
-    load.fault_begins()
-    time.sleep(seconds)
-    load.fault_ends()
-    node.start()
+    broken = [] if stats.flush_errors and stats.last_error is not None else [NO_FAULT]
+    return load.line(name, done, KEPT_IN_ORDER, stored, broken=broken)
 
 
 def killed(quick: bool) -> Line | None:
-    seconds = 2.0 if quick else 5.0
+    seconds = lasting(quick, 5.0)
     done = (
         f"`SIGKILL` of the server in the middle of flushes, started again after {seconds:g} s; "
         "killed once more as soon as the last `flush()` has returned"
     )
-    return run(kill, seconds, "server killed", done, killed_after=True)
-
-
-def halt(node: Node, load: Load, seconds: float) -> None:
-    node.halt()
-    load.fault_begins()
-    time.sleep(seconds)
-    load.fault_ends()
-    node.resume()
+    return run(Node.kill, Node.start, seconds, "server killed", done, killed_after=True)
 
 
 def halted(quick: bool) -> Line | None:
     seconds = 4.0 if quick else 10.0
     done = f"`SIGSTOP` for {seconds:g} s, with a request timeout of {REQUEST_TIMEOUT:g} s, then `SIGCONT`"
-    return run(halt, seconds, "server stands still", done, killed_after=False)
+    return run(Node.halt, Node.resume, seconds, "server stands still", done)
 
 
 @functools.cache

@@ -15,17 +15,25 @@ import logging
 import random
 import sqlite3
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from slabcache import BackpressureError, WriteBehindCache
 from slabcache.stores import SQLiteStore
 
-__all__ = ["COLD", "COUNTERS", "Load", "contents", "fill_cold", "open_cache", "say"]
+from .report import Line
+
+__all__ = [
+    *("COLD", "COUNTERS", "KEY", "NOTHING_LOST", "NO_FAULT", "PREFIX", "VALUE", "Load", "Row"),
+    *("contents", "fill_cold", "lasting", "open_cache", "open_store", "say", "states_file", "under_load"),
+]
 
 KEY, VALUE = "u8", [("number", "u8"), ("count", "u4")]
 CAPACITY, ROWS = 4_000, 20_000
@@ -36,6 +44,10 @@ INCREMENTS = 5  # of a burst: each counter is written again long before it could
 PATIENCE = 0.2  # seconds that a write waits for room
 FLUSH_WITHIN = 120.0  # seconds; more is a fault of ours
 
+PREFIX = "slabcache-faults-"  # of temporary folders
+NOTHING_LOST = "no acknowledged row is lost"
+NO_FAULT = "the store never failed: there was no fault"
+
 Row = tuple[int, int]
 
 logging.getLogger("slabcache").addHandler(logging.NullHandler())  # the faults are meant to be
@@ -45,15 +57,31 @@ def say(text: str) -> None:
     print(f"faults: {text}", file=sys.stderr, flush=True)
 
 
-def fill_cold(path: Path) -> None:
-    """Give the store the rows that only it has."""
-    import numpy as np
+def lasting(quick: bool, seconds: float = 6.0) -> float:
+    """Seconds that a fault lasts."""
+    return 2.0 if quick else seconds
 
-    with contextlib.closing(SQLiteStore(path, table="states", key=KEY, value=VALUE)) as store:
+
+def open_store(path: Path, **options: Any) -> SQLiteStore:
+    return SQLiteStore(path, table="states", key=KEY, value=VALUE, **options)
+
+
+def fill_cold(store: Any) -> None:
+    """Give the store the rows that only it has, and close it."""
+    with contextlib.closing(store):
         keys = np.array(COLD, store.key_dtype)
         values = np.zeros(len(keys), store.value_dtype)
         values["number"] = keys
         store.save_many(keys, values)
+
+
+@contextlib.contextmanager
+def states_file() -> Iterator[Path]:
+    """A file of SQLite's with these rows, in a folder that goes with it."""
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        path = Path(folder) / "states.db"
+        fill_cold(open_store(path))
+        yield path
 
 
 def open_cache(store: Any, **options: Any) -> WriteBehindCache:
@@ -70,6 +98,15 @@ def contents(path: Path) -> dict[int, Row]:
     return {key: (number, count) for key, number, count in rows}
 
 
+@contextlib.contextmanager
+def under_load(store: Any, **options: Any) -> Iterator[Load]:
+    """The load on a cache before this store. The body begins the fault and ends it; then comes recovery."""
+    with open_cache(store, **options) as cache, Load(cache) as load:
+        time.sleep(1.0)
+        with load.faulty():
+            yield load
+
+
 class Load:
     """Run in a `with` block; `faulty()` is the time of the fault."""
 
@@ -82,6 +119,7 @@ class Load:
         self.reads: Counter[tuple[str, str]] = Counter()  # (warm or cold, ok, failed or wrong)
         self.examples: list[str] = []  # of reads that should not have failed
         self.recovered = 0.0
+        self.flush_errors = 0  # by then
         self.wrong_figures: list[str] = []  # of stats()
         self.ignore: Callable[[int], bool] = lambda _: False  # keys that are not read
         self._random = random.Random(1)
@@ -121,6 +159,7 @@ class Load:
         self.rest()
         self.cache.flush(FLUSH_WITHIN)
         stats = self.cache.stats()
+        self.flush_errors = stats.flush_errors
         if stats.dirty or stats.pending or stats.oldest_dirty_age:
             self.wrong_figures.append(f"all is in the store, and it says {stats}")
 
@@ -140,6 +179,12 @@ class Load:
             self.wrong_figures.append(f"more is unsaved than there is room for: {stats}")
         if self.cache.nbytes != self._nbytes:
             self.wrong_figures.append(f"it has grown from {self._nbytes} to {self.cache.nbytes} bytes")
+
+    def endure(self, seconds: float) -> None:
+        """The fault has begun, and ends after so many seconds."""
+        self.fault_begins()
+        time.sleep(seconds)
+        self.fault_ends()
 
     def rest(self) -> None:
         """Return when the writer stands still; readers do so soon after."""
@@ -173,6 +218,30 @@ class Load:
         if self.failed:
             found.append(f"{len(self.failed)} writes failed: {self.failed[0]!r}")
         return found
+
+    def line(
+        self,
+        fault: str,
+        done: str,
+        promised: str,
+        stored: dict[int, Row],
+        *,
+        broken: Iterable[str] = (),
+        lost_note: str = "",
+        given_up: Collection[int] = (),
+    ) -> Line:
+        """What came of it, where this is stored; `broken` besides. Keys of `given_up` may be lost."""
+        return Line(
+            fault,
+            done,
+            promised,
+            self.acknowledged(),
+            len(set(self.lost(stored)).difference(given_up)),
+            self.reads_meanwhile(),
+            self.recovered,
+            lost_note,
+            [*self.broken(stored), *broken],
+        )
 
     def acknowledged(self) -> str:
         refused = f"; {self.refused} refused for want of room" if self.refused else ""

@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from slabcache import WriteBehindCache
-from slabcache.stores import SQLiteStore
 
-from .load import KEY, VALUE, Load, contents, fill_cold, open_cache
+from .load import KEY, PREFIX, VALUE, contents, open_cache, open_store, states_file, under_load
 from .report import Line
 
 __all__ = ["FAULTS"]
@@ -37,10 +36,6 @@ def row_of(number: int) -> int:
     return number * STEP % ROWS
 
 
-def open_store(path: Path) -> SQLiteStore:
-    return SQLiteStore(path, table="states", key=KEY, value=VALUE)
-
-
 def killed(quick: bool) -> Line:
     rounds = 3 if quick else 12
     choice = random.Random(5)
@@ -48,7 +43,7 @@ def killed(quick: bool) -> Line:
     recovered = []
     broken = []
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory(prefix="slabcache-faults-") as name:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
             path = Path(name) / "states.db"
             written, promised = run_and_kill(path, choice.uniform(0.5, 1.5))
             began = time.monotonic()
@@ -82,33 +77,25 @@ def forked_in_c(quick: bool) -> Line:
     """As a master of uWSGI forks: no hook of Python's runs in the child."""
     rounds = 2 if quick else 10
     broken = []
-    with tempfile.TemporaryDirectory(prefix="slabcache-faults-") as name:
-        path = Path(name) / "states.db"
-        fill_cold(path)
-        with open_cache(open_store(path)) as cache, Load(cache) as load:
-            time.sleep(1.0)
-            with load.faulty():
-                load.fault_begins()
-                for _ in range(rounds):
-                    time.sleep(0.2)
-                    load.rest()
-                    cache.flush()
-                    time.sleep(0.1)  # a thread that wants the GIL now could keep the child from it for ever
-                    cache[1 << 39] = load.writes, 0
-                    load.truth[1 << 39] = load.writes, 0
-                    broken += wrong_in_child(cache)
-                    load.go_on()
-                load.fault_ends()
+    with states_file() as path:
+        with under_load(open_store(path)) as load:
+            load.fault_begins()
+            for _ in range(rounds):
+                time.sleep(0.2)
+                load.rest()
+                load.cache.flush()
+                time.sleep(0.1)  # a thread that wants the GIL now could keep the child from it for ever
+                load.cache[1 << 39] = load.truth[1 << 39] = load.writes, 0
+                broken += wrong_in_child(load.cache)
+                load.go_on()
+            load.fault_ends()
         stored = contents(path)
-    return Line(
+    return load.line(
         "fork in C",
         f"`fork()` of the system, which runs no hook of Python's, {rounds} times; the child writes",
         "writes in the child raise, what is in memory can be read; no row of the parent's is lost",
-        load.acknowledged(),
-        len(load.lost(stored)),
-        load.reads_meanwhile(),
-        load.recovered,
-        broken=load.broken(stored) + broken,
+        stored,
+        broken=broken,
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["PAGE", "Line", "conditions", "fill", "table"]
+from measuring import pages
+from measuring.machine import machine
+
+__all__ = ["PAGE", "Line", "conditions", "table"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
 HEADER = (
@@ -44,22 +44,8 @@ class Line:
 
 
 def table(lines: Sequence[Line]) -> list[str]:
-    rule = [":---"] * 3 + ["---:", ":---", ":---", "---:"]
-    return [f"| {' | '.join(cells)} |" for cells in (HEADER, rule, *(line.cells() for line in lines))]
+    return pages.table(HEADER, [line.cells() for line in lines], words=(0, 1, 2, 4, 5))
 
 
 def conditions() -> str:
-    return (
-        f"{platform.system()} {platform.machine()}, {platform.python_implementation()} "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, slabcache {version('slabcache')}."
-    )
-
-
-def fill(page: str, lines: Sequence[str]) -> str:
-    """The page with its place filled."""
-
-    def place(match: re.Match[str]) -> str:
-        return "\n".join([match["begin"], *lines, match["end"]])
-
-    pattern = r"(?P<begin><!-- faults begin -->)\n.*?(?P<end><!-- faults end -->)"
-    return re.sub(pattern, place, page, flags=re.DOTALL)
+    return f"{machine('slabcache')}, SQLite {sqlite3.sqlite_version}."

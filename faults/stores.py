@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,180 +13,189 @@ from typing import Any
 from slabcache import ClosedError, RowsRejected, WriteBehindCache
 from slabcache.stores import SQLiteStore
 
-from .load import COUNTERS, KEY, VALUE, Load, contents, fill_cold, open_cache
+from .load import (
+    COUNTERS,
+    KEY,
+    NOTHING_LOST,
+    VALUE,
+    Load,
+    Row,
+    contents,
+    lasting,
+    open_cache,
+    states_file,
+    under_load,
+)
 from .report import Line
 
 __all__ = ["FAULTS"]
 
-NOTHING_LOST = "no acknowledged row is lost"
-
 
 class TroubledStore(SQLiteStore):
-    """Its calls go well; subclasses see to it that they do not while `trouble` is set."""
+    """Its calls go well; subclasses say what comes before and after them during the trouble."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, table="states", key=KEY, value=VALUE)
         self.trouble = threading.Event()
-        self.struck = 0  # calls
+        self.over = threading.Event()
+        self.struck = 0  # calls that save
 
-    def is_struck(self) -> bool:
-        self.struck += self.trouble.is_set()
-        return self.trouble.is_set()
+    def load_many(self, keys: Any) -> Any:
+        if self.trouble.is_set():
+            self.before_load(keys)
+        return super().load_many(keys)
+
+    def save_many(self, keys: Any, values: Any) -> None:
+        is_struck = self.trouble.is_set()
+        self.struck += is_struck
+        if is_struck:
+            self.before_save(keys)
+        super().save_many(keys, values)
+        if is_struck:
+            self.after_save(keys, values)
+
+    def before_load(self, keys: Any) -> None:
+        pass
+
+    def before_save(self, keys: Any) -> None:
+        pass
+
+    def after_save(self, keys: Any, values: Any) -> None:
+        pass
 
 
 class FailingStore(TroubledStore):
     """Nothing can be loaded or saved."""
 
-    def load_many(self, keys: Any) -> Any:
-        if self.is_struck():
-            raise ConnectionError("nobody there")
-        return super().load_many(keys)
+    def before_load(self, keys: Any) -> None:  # noqa: ARG002 - all of them
+        raise ConnectionError("nobody there")
 
-    def save_many(self, keys: Any, values: Any) -> None:
-        if self.is_struck():
-            raise ConnectionError("nobody there")
-        super().save_many(keys, values)
+    before_save = before_load
 
 
 class BlockingStore(TroubledStore):
     """A call does not return until the trouble is over."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.released = threading.Event()
+    def before_load(self, keys: Any) -> None:  # noqa: ARG002 - all of them
+        self.over.wait()
 
-    def load_many(self, keys: Any) -> Any:
-        if self.is_struck():
-            self.released.wait()
-        return super().load_many(keys)
+    before_save = before_load
 
-    def save_many(self, keys: Any, values: Any) -> None:
-        if self.is_struck():
-            self.released.wait()
-        super().save_many(keys, values)
+
+def picked(keys: Any) -> Any:
+    """Which of the keys are the one in 97 that some stores do not like."""
+    return (keys >= COUNTERS) & (keys % 97 == 0) & (keys < 1 << 40)
 
 
 class RefusingStore(TroubledStore):
     """One row in 97 will never be taken."""
 
-    @staticmethod
-    def refuses(keys: Any) -> Any:
-        return (keys >= COUNTERS) & (keys % 97 == 0) & (keys < 1 << 40)
-
-    def save_many(self, keys: Any, values: Any) -> None:
-        if self.refuses(keys).any() and self.is_struck():
+    def before_save(self, keys: Any) -> None:
+        if picked(keys).any():
             raise RowsRejected("97 is not liked here")
-        super().save_many(keys, values)
 
 
 class SpottyStore(TroubledStore):
     """One row in 97 can be neither loaded nor saved, as where a partition is down; others can."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.saved = 0  # rows, meanwhile
+    saved = 0  # rows, meanwhile
 
-    def load_many(self, keys: Any) -> Any:
-        if self.trouble.is_set() and RefusingStore.refuses(keys).any():
+    def before_load(self, keys: Any) -> None:
+        if picked(keys).any():
             raise ConnectionError("that partition is down")
-        return super().load_many(keys)
 
-    def save_many(self, keys: Any, values: Any) -> None:
-        if RefusingStore.refuses(keys).any() and self.is_struck():
-            raise ConnectionError("that partition is down")
-        super().save_many(keys, values)
-        self.saved += len(keys) * self.trouble.is_set()
+    before_save = before_load
+
+    def after_save(self, keys: Any, values: Any) -> None:  # noqa: ARG002 - their number will do
+        self.saved += len(keys)
 
 
 class MistakenStore(TroubledStore):
     """It raises what a mistake of its own, or of its driver, would raise."""
 
-    def save_many(self, keys: Any, values: Any) -> None:
-        if self.is_struck():
-            raise TypeError("NoneType is not a connection")
-        super().save_many(keys, values)
+    def before_save(self, keys: Any) -> None:  # noqa: ARG002 - all of them
+        raise TypeError("NoneType is not a connection")
 
 
 class TwiceStore(TroubledStore):
     """Each batch is saved twice, as by a driver that has sent a request again."""
 
-    def save_many(self, keys: Any, values: Any) -> None:
-        super().save_many(keys, values)
-        if self.is_struck():
-            super().save_many(keys, values)
+    def after_save(self, keys: Any, values: Any) -> None:
+        SQLiteStore.save_many(self, keys, values)
 
 
 class LyingStore(TroubledStore):
     """Most batches are saved, and reported as failed."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._random = random.Random(4)
+    chance = random.Random(4)
 
-    def save_many(self, keys: Any, values: Any) -> None:
-        super().save_many(keys, values)
-        if self.is_struck() and self._random.random() < 0.7:
+    def after_save(self, keys: Any, values: Any) -> None:  # noqa: ARG002 - they are saved
+        if self.chance.random() < 0.7:
             raise TimeoutError("no answer, though it is done")
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="slabcache-faults-") as name:
-        path = Path(name) / "states.db"
-        fill_cold(path)
-        yield path
+def troubled(store: TroubledStore, seconds: float) -> Iterator[Load]:
+    """The load on this store, in trouble for so many seconds; then comes the body, and the trouble ends."""
+    with under_load(store) as load:
+        store.trouble.set()
+        load.fault_begins()
+        time.sleep(seconds)
+        yield load
+        load.fault_ends()
+        store.trouble.clear()
+        store.over.set()
 
 
 def run(kind: type[TroubledStore], seconds: float, fault: str, done: str, promised: str) -> Line:
-    with folder() as path:
+    """A fault of which there is nothing to be seen but what all have in common."""
+    with states_file() as path:
         store = kind(path)
-        with open_cache(store) as cache, Load(cache) as load:
-            time.sleep(1.0)
-            with load.faulty():
-                store.trouble.set()
-                load.fault_begins()
-                time.sleep(seconds)
-                load.fault_ends()
-                store.trouble.clear()
+        with troubled(store, seconds) as load:
+            pass
         stored = contents(path)
-    broken = load.broken(stored) + ([] if store.struck else ["there was no fault"])
-    lost, reads = len(load.lost(stored)), load.reads_meanwhile()
-    return Line(fault, done, promised, load.acknowledged(), lost, reads, load.recovered, broken=broken)
+    broken = [] if store.struck else ["there was no fault"]
+    return load.line(fault, f"{done} for {seconds:g} s", promised, stored, broken=broken)
 
 
 def failing(quick: bool) -> Line:
-    seconds = 2.0 if quick else 15.0
-    done = f"every call raises `ConnectionError` for {seconds:g} s"
-    return run(FailingStore, seconds, "store fails", done, NOTHING_LOST)
+    done = "every call raises `ConnectionError`"
+    return run(FailingStore, lasting(quick, 15.0), "store fails", done, NOTHING_LOST)
+
+
+def mistaken(quick: bool) -> Line:
+    done = "every call that saves raises `TypeError`"
+    promised = "no acknowledged row is lost: only `RowsRejected` refuses rows"
+    return run(MistakenStore, lasting(quick), "store makes a mistake", done, promised)
+
+
+def twice(quick: bool) -> Line:
+    done = "each batch is applied twice, one right after the other,"
+    promised = "no acknowledged row is lost, none is counted twice: what is saved are values, not differences"
+    return run(TwiceStore, lasting(quick), "store applies twice", done, promised)
+
+
+def lying(quick: bool) -> Line:
+    done = "most batches are applied, then `TimeoutError` is raised,"
+    promised = "no acknowledged row is lost, none is counted twice: a batch is repeated until it is confirmed"
+    return run(LyingStore, lasting(quick), "store raises after applying", done, promised)
 
 
 def blocking(quick: bool) -> Line:
-    seconds = 2.0 if quick else 10.0
-    with folder() as path:
-        store = BlockingStore(path)
-        with open_cache(store) as cache, Load(cache) as load:
-            time.sleep(1.0)
-            with load.faulty():
-                store.trouble.set()
-                load.fault_begins()
-                time.sleep(seconds)
-                broken = [] if times_out(cache) else ["flush(0.1) has returned though nothing was saved"]
-                broken += unreadable(load)
-                load.fault_ends()
-                store.trouble.clear()
-                store.released.set()
+    seconds = lasting(quick, 10.0)
+    with states_file() as path:
+        with troubled(BlockingStore(path), seconds) as load:
+            broken = [] if times_out(load.cache) else ["flush(0.1) has returned though nothing was saved"]
+            broken += unreadable(load)
         stored = contents(path)
     if not load.refused:
         broken.append("no write was told that there is no room")
-    return Line(
+    return load.line(
         "store blocks",
         f"no call returns for {seconds:g} s",
         "no acknowledged row is lost, all can be read meanwhile; without room: `BackpressureError`",
-        load.acknowledged(),
-        len(load.lost(stored)),
-        load.reads_meanwhile(),
-        load.recovered,
-        broken=load.broken(stored) + broken,
+        stored,
+        broken=broken,
     )
 
 
@@ -210,86 +218,63 @@ def unreadable(load: Load) -> list[str]:
 
 def refusing(quick: bool) -> Line:
     """It refuses from the beginning to the end, so that each write of such a row must be handed over."""
-    seconds = 2.0 if quick else 6.0
-    handed: dict[int, tuple[int, int]] = {}
+    seconds = lasting(quick)
+    handed: dict[int, Row] = {}
 
     def take(keys: Any, values: Any, error: BaseException) -> None:
         assert isinstance(error, RowsRejected)
         handed.update(zip(keys.tolist(), values.tolist(), strict=True))
 
-    with folder() as path:
+    with states_file() as path:
         store = RefusingStore(path)
         store.trouble.set()
-        with open_cache(store, on_rejected=take) as cache, Load(cache) as load:
-            load.ignore = lambda key: bool(store.refuses(key))
-            time.sleep(1.0)
-            with load.faulty():
-                load.fault_begins()
-                time.sleep(seconds)
-                load.fault_ends()
+        with under_load(store, on_rejected=take) as load:
+            load.ignore = lambda key: bool(picked(key))
+            load.endure(seconds)
         stored = contents(path)
-    refused = {key: row for key, row in load.truth.items() if store.refuses(key)}
-    broken = load.broken(stored)
+    refused = {key: row for key, row in load.truth.items() if picked(key)}
+    broken = []
     if handed != refused:
         wrong = sum(handed.get(key) != refused.get(key) for key in handed.keys() | refused.keys())
         broken.append(f"{wrong} rows are handed over or not, other than they should be")
-    if any(store.refuses(key) for key in stored):
+    if any(picked(key) for key in stored):
         broken.append("a row is stored that was refused")
-    return Line(
+    return load.line(
         "store refuses single rows",
         f"`RowsRejected` for every batch with a row of certain keys, for {seconds:g} s",
         "exactly those are handed to `on_rejected`, with their last values; all others are stored",
-        load.acknowledged(),
-        len(set(load.lost(stored)) - refused.keys()),
-        load.reads_meanwhile(),
-        load.recovered,
+        stored,
         lost_note=f"refused and handed over: {len(handed):,}",
+        given_up=refused,
         broken=broken,
     )
 
 
 def spotty(quick: bool) -> Line:
-    seconds = 2.0 if quick else 6.0
-    with folder() as path:
+    seconds = lasting(quick)
+    with states_file() as path:
         store = SpottyStore(path)
-        with open_cache(store) as cache, Load(cache) as load:
-            time.sleep(1.0)
-            with load.faulty():
-                store.trouble.set()
-                load.fault_begins()
-                time.sleep(seconds)
-                failing = cache.stats().failing
-                load.fault_ends()
-                store.trouble.clear()
+        with troubled(store, seconds) as load:
+            failing = load.cache.stats().failing
         stored = contents(path)
-    broken = load.broken(stored)
-    if not store.struck or not store.saved or not failing:
+    broken = []
+    if not store.saved or not failing:
         broken.append(f"{store.saved} others were saved while {failing} rows failed by themselves")
-    return Line(
+    return load.line(
         "store fails for single rows",
         f"`ConnectionError` for every call with a row of certain keys, for {seconds:g} s",
         "no acknowledged row is lost; all others are stored meanwhile",
-        load.acknowledged(),
-        len(load.lost(stored)),
-        load.reads_meanwhile(),
-        load.recovered,
+        stored,
         lost_note=f"saved meanwhile: {store.saved:,}, failing at the end: {failing:,}",
         broken=broken,
     )
-
-
-def mistaken(quick: bool) -> Line:
-    seconds = 2.0 if quick else 6.0
-    done = f"every call that saves raises `TypeError` for {seconds:g} s"
-    promised = "no acknowledged row is lost: only `RowsRejected` refuses rows"
-    return run(MistakenStore, seconds, "store makes a mistake", done, promised)
 
 
 def closed_early(quick: bool) -> Line:
     """In place of the cache, which would have closed it."""
     rows = 100 if quick else 500
     broken = []
-    with folder() as path:
+    with states_file() as path:
         store = TroubledStore(path)
         cache = open_cache(store, flush_interval=1e6)
         for key in range(rows):
@@ -318,20 +303,6 @@ def closed_early(quick: bool) -> Line:
         lost_note=f"unsaved, as was said: {lost}",
         broken=broken,
     )
-
-
-def twice(quick: bool) -> Line:
-    seconds = 2.0 if quick else 6.0
-    done = f"each batch is applied twice, one right after the other, for {seconds:g} s"
-    promised = "no acknowledged row is lost, none is counted twice: what is saved are values, not differences"
-    return run(TwiceStore, seconds, "store applies twice", done, promised)
-
-
-def lying(quick: bool) -> Line:
-    seconds = 2.0 if quick else 6.0
-    done = f"most batches are applied, then `TimeoutError` is raised, for {seconds:g} s"
-    promised = "no acknowledged row is lost, none is counted twice: a batch is repeated until it is confirmed"
-    return run(LyingStore, seconds, "store raises after applying", done, promised)
 
 
 FAULTS = (failing, blocking, refusing, spotty, mistaken, closed_early, twice, lying)

@@ -222,8 +222,9 @@ def test_no_call_leaks_objects() -> None:
 
 
 ARENAS = """
-    import copy, gc, os, pickle, resource, sys
+    import copy, gc, pickle, sys
     import numpy as np
+    from measuring.memory import address_space_bytes
     from slabcache import SlabCache
 
     CAPACITY = 100_000
@@ -291,11 +292,7 @@ ARENAS = """
 
     def size():
         gc.collect()
-        try:
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        except FileNotFoundError:
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return address_space_bytes()
 
     for _ in range(5):
         run()
@@ -332,22 +329,18 @@ def test_a_leaked_arena_would_be_seen() -> None:
 
 
 MEMORY = """
-    import os
     import numpy as np
+    from measuring.memory import resident_bytes
     from slabcache import SlabCache
 
-    def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    before = resident()
+    before = resident_bytes()
     cache = SlabCache(20_000_000, "u8", "V40")
-    at_start = resident() - before
+    at_start = resident_bytes() - before
     cache.put_many(np.arange(1000), np.zeros(1000, "V40"))
-    with_few = resident() - before
+    with_few = resident_bytes() - before
     size = cache.nbytes
     del cache
-    print(size, at_start, with_few, resident() - before)
+    print(size, at_start, with_few, resident_bytes() - before)
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import pickletools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabcache import Record, SlabCache
+from slabcache import Record, RowsRejected, SlabCache, SumOverflowError
 from support.model import canon
 from support.strategies import VALUE_DTYPES, values_of
 
@@ -153,6 +154,29 @@ def test_field_names_in_unicode() -> None:
     row = record((7,), [("größe", "u1")])
     assert row.größe == row["größe"] == 7
     assert "größe" in repr(row)
+
+
+def test_what_pickles_name_stays_where_it_is() -> None:
+    """What is written today is read by all that comes: these names are for good."""
+    cache = SlabCache(2, key="u8", value=[("n", "u4")])
+    cache[1] = (7,)
+    pickled = pickle.dumps(
+        [cache[1], cache, cache.stats(), RowsRejected(), SumOverflowError("n", 0)], protocol=0
+    )
+    names = {
+        f"{module} {name}"
+        for operation, argument, _ in pickletools.genops(pickled)
+        if operation.name == "GLOBAL"
+        for module, name in [argument.split()]
+        if module.startswith("slabcache")
+    }
+    assert names == {
+        "slabcache.pickles record_from",
+        "slabcache.cache SlabCache",
+        "slabcache.stats Stats",
+        "slabcache.errors RowsRejected",
+        "slabcache.errors SumOverflowError",
+    }
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import slabcache._record as codec
+import slabcache.codec.record as codec
 from slabcache import SlabCache
-from slabcache._record import Schema
+from slabcache.codec.record import Schema
 from support.scripts import run
 
 RECORD = [("a", "u1"), ("s", "S3"), ("t", "M8[s]"), ("g", "f4", (2,))]

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from slabcache import SlabCache
-from slabcache._drain import IDLE, Batch
-from slabcache._request import CREATE, Request
-from slabcache._write_behind import MISSING, WriteBehindCore
+from slabcache.behind.core import MISSING, WriteBehindCore
+from slabcache.behind.drain import IDLE, Batch
+from slabcache.behind.request import CREATE, Request
 
 THREADS = 4
 KEYS = 600
@@ -30,27 +30,11 @@ ROWS = (10, 400)  # below and above those of a batch that runs without the GIL
 VALUE = [("seen", "u8"), ("mentions", "u4")]
 
 
-class Flusher:
-    """Takes the bells of a core and rings nowhere."""
-
-    _held: Any = None
-
-    @staticmethod
-    def tell_of_room() -> None:
-        pass
-
-    class _bells:  # noqa: N801
-        @staticmethod
-        def put(item: object) -> None:
-            pass
-
-
 class Core(WriteBehindCore):
     """A cache before a store, without the store."""
 
     def __init__(self) -> None:
         super().__init__(300, 50, "u8", VALUE, (0, 0))
-        self._flusher = Flusher()
 
 
 def of_cache(cache: Any, chance: random.Random) -> list[Callable[[], Any]]:
@@ -118,7 +102,7 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
         if core._put(keys, values, request, False) is None:
             core._ask_for_room(request)
             if chance.random() < 0.5 or core._put(keys, values, request, False) is None:
-                core._give_up_room(request)
+                core._release_room(request)
 
     return [
         lambda: core._attempt(key, True, True),
@@ -133,7 +117,7 @@ def of_core(core: Any, chance: random.Random) -> list[Callable[[], Any]]:
         lambda: core._invalidate(Request(core, keys[:5], 0)),
         lambda: (core._unsaved(), core.closed, len(core)),
         lambda: core._keeps_room(),
-        lambda: core._let_go_of_room() if chance.random() < 0.02 else None,
+        lambda: core._release_all_room() if chance.random() < 0.02 else None,
         save,
         change,
         wait,

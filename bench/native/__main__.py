@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from time import monotonic
 
 from bench.workload import CHUNK_ROWS
+from measuring.machine import machine, with_version
+from measuring.turns import in_turn
 
 from .build import CARGO, GO, OUT, ROOT, build, versions
 from .report import BATCH, LABELS, LRU, LRU_FX, MAP_LIST, QUICK_CACHE, SCALAR, Figures, Line, report
@@ -32,18 +31,14 @@ NEIGHBOURS = {GO: {MAP_LIST: "map-list"}, CARGO: {name: name for name in (LRU, L
 def main() -> int:
     options = _parse()
     commands: dict[str, list[str]] = {BATCH: [*SLAB, "batch"], SCALAR: [*SLAB, "scalar"]}
-    known = [
-        f"Python {platform.python_version()}",
-        f"numpy {version('numpy')}",
-        f"slabcache {version('slabcache')}",
-    ]
+    known = [with_version("numpy"), with_version("slabcache")]
     for toolchain, subjects in NEIGHBOURS.items():
         if program := build(toolchain):
             commands |= {name: [str(program), subject] for name, subject in subjects.items()}
             known += versions(toolchain)
     lines = _measure_all(commands, options.sizes, options.rows, options.repeats)
     _check(lines)
-    about = {"machine": _machine(), "versions": known, "rows": options.rows, "repeats": options.repeats}
+    about = {"machine": machine(), "versions": known, "rows": options.rows, "repeats": options.repeats}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(about | {"lines": lines}, indent=1) + "\n")
     text = [
@@ -82,7 +77,7 @@ def _positive(text: str) -> int:
 
 def _measure_all(commands: dict[str, list[str]], sizes: Sequence[int], rows: int, repeats: int) -> list[Line]:
     lines: list[Line] = []
-    for repeat, entries, name in product(range(repeats), sizes, commands):
+    for repeat, (entries, name) in in_turn(list(product(sizes, commands)), repeats):
         start = monotonic()
         command = [*commands[name], str(entries), str(rows), str(repeat)]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -118,18 +113,6 @@ def _notes(options: argparse.Namespace) -> str:
         f"{CHUNK_ROWS:,} rows a call; scalar calls: `cache[a, b].mention_count`, `cache[a, b] = x, y, z`. "
         "Go's collector may use all cores. Both Rust crates hash with foldhash, where no other is named."
     )
-
-
-def _machine() -> str:
-    """Processor and system in one line."""
-    model = platform.processor() or platform.machine()
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.exists():
-        for line in cpu_info.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from statistics import median
 from typing import Any
 
 from bench.bars import verdict
+from measuring.pages import table
 
 BATCH, SCALAR = "slabcache batch", "slabcache scalar"
 MAP_LIST = "go map-list"
@@ -83,7 +84,7 @@ def _times(figures: Figures) -> list[str]:
     rows = [
         [LABELS[name], *[_cell(figures.row_ns(name, *it)) for it in columns]] for name in figures.subjects
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _verdicts(figures: Figures) -> list[str]:
@@ -97,7 +98,7 @@ def _verdicts(figures: Figures) -> list[str]:
             limits = ["-" if claim.bar is None else f"{claim.bar:.2f}", f"{claim.aim:.2f}"]
             found = verdict(worst, claim.bar, claim.aim)
             rows.append([*what, f"{worst:.2f} at {_size(entries)}", *limits, found])
-    return _table(["what", "operation", "against", "worst ratio", "bar", "aim", "verdict"], rows)
+    return table(["what", "operation", "against", "worst ratio", "bar", "aim", "verdict"], rows)
 
 
 def _ratios(figures: Figures, claim: Claim) -> Iterable[tuple[float, int]]:
@@ -128,7 +129,7 @@ def _gaps(figures: Figures) -> list[str]:
         ]
         if name != BATCH:  # a call is all that it can be interrupted between
             rows.append([LABELS[name], f"{entries:,}", *map(_cell, cells)])
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _policies(figures: Figures) -> list[str]:
@@ -142,11 +143,6 @@ def _policies(figures: Figures) -> list[str]:
                 f"- {_size(entries)} entries: {hits:.1%} of the keys read, {kept:.1%} of the latest written"
             )
     return ["", "What quick_cache, which is no LRU, had:", "", *lines] if lines else []
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = [":---", *["---:"] * (len(header) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
 def _cell(figure: float | None) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.workload import CHUNK_ROWS, KEY, VALUE, Rows, values_of
+from bench.workload import CHUNK_ROWS
+from measuring.read_states import KEY, VALUE, Rows, values_of
 from slabcache import SlabCache
 
 STALL_WRITES = 16  # scalar writes between two looks at the clock, which costs as much as a write

@@ -15,4 +15,6 @@ That is the service, in the order in which to read it. What is built on it:
 fleet/       many such processes, each with users of its own
 load/        the load on it and on its twin, and what is measured: `python -m read_states.load`
 report/      the page that says how they fared
+
+These last two measure with the package `measuring`, at the top of the repository; the service does without.
 """

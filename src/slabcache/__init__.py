@@ -9,8 +9,9 @@
 Record(seen=1001, mentions=1)
 """
 
-from slabcache._record import Record
+from slabcache import pickles as pickles  # which registers what it is for
 from slabcache.cache import SlabCache
+from slabcache.codec.record import Record
 from slabcache.errors import BackpressureError, ClosedError, RowsRejected, SumOverflowError
 from slabcache.stats import Stats
 from slabcache.write_behind import WriteBehindCache, WriteBehindStats

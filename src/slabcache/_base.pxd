@@ -7,13 +7,13 @@ from cpython.pystate cimport PyThreadState
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
-from slabcache._arena cimport counters_t, header_t, shape_t, slot_t
-from slabcache._check cimport CHECK_OK, check_slab
-from slabcache._hash cimport seed_t
-from slabcache._lock cimport lock_release, lock_t
-from slabcache._native cimport DEBUG
-from slabcache._record cimport Schema
-from slabcache._slab cimport rows_t, slab_t
+from slabcache.arena.hash cimport hash_key
+from slabcache.arena.header cimport KEY_SIZE_MAX, counters_t, header_t, seed_t, shape_t, slot_t
+from slabcache.arena.check cimport CHECK_OK, check_t
+from slabcache.machine.lock cimport lock_acquire, lock_release, lock_t
+from slabcache.machine.native cimport DEBUG
+from slabcache.codec.record cimport Schema, schema_encode
+from slabcache.arena.slab cimport rows_t, slab_t
 
 
 cdef extern from "Python.h":
@@ -58,13 +58,11 @@ cdef enum:
     CHECKED_CAPACITY = 64       # debug builds check caches up to this size after each change
 
 
-cdef inline bytes scratch(Py_ssize_t size):
-    """Private memory for a value too large for the stack, or None."""
-    return None if size <= SCRATCH_SIZE else PyBytes_FromStringAndSize(NULL, size)
-
-
-cdef inline char *scratch_data(bytes large, char *small) noexcept:
-    return small if large is None else PyBytes_AS_STRING(large)
+cdef inline bytes scratch(Py_ssize_t size, char *small, char **data):
+    """Have `data` point to memory for a value: `small`, on the stack, or the bytes that are returned."""
+    cdef bytes large = None if size <= SCRATCH_SIZE else PyBytes_FromStringAndSize(NULL, size)
+    data[0] = small if large is None else PyBytes_AS_STRING(large)
+    return large
 
 
 cdef class Evicted:
@@ -86,9 +84,6 @@ cdef inline rows_t *evicted_rows(Evicted evicted) noexcept:
 
 
 cdef Evicted new_evicted(Schema key_schema, Schema value_schema, cnp.npy_intp rows)
-cdef uint64_t checked_capacity(object capacity) except 0
-cdef void rest_after_batches(bint whether) noexcept     # tests of debug builds: before they want the GIL
-cdef long running_batches() noexcept                    # that let the GIL go, of all caches
 cdef header_t *new_arena(const shape_t *shape, const seed_t *seed) except NULL
 
 
@@ -110,8 +105,9 @@ cdef class SlabBase(Typed):
     cdef int ready(self) except -1
     cdef int usable(self) except -1
     cdef uint64_t object_size(self) noexcept
+    cdef check_t walk(self, slot_t *culprit) noexcept nogil
     cdef uint64_t size(self) noexcept
-    # How batches lock, see _lock.pxd.
+    # How batches lock, see machine/lock.pxd.
     cdef PyThreadState *enter(self, uint64_t rows) noexcept
     cdef void leave(self, PyThreadState *state) noexcept
 
@@ -125,10 +121,28 @@ cdef class SlabIterator:
     cdef bint exhausted         # it has said so; changes are no error from then on
 
 
+cdef struct key_t:              # of a scalar call
+    uint64_t hash
+    char packed[KEY_SIZE_MAX]
+
+
+cdef inline int encode_key(SlabBase self, object key, key_t *target) except -1:
+    """Pack and hash a key: before the lock is taken, as that may run code of the key's."""
+    schema_encode(self._key_schema, key, target.packed)
+    target.hash = hash_key(&self.seed, target.packed, self._key_schema.size)
+    return 0
+
+
+cdef inline slab_t *acquire(SlabBase self, uint64_t hash) noexcept:
+    """Lock the arena that has the keys of a hash, for a scalar call; the view of it. There is one arena."""
+    lock_acquire(&self.lock)
+    return &self.slab
+
+
 cdef inline void release(SlabBase self) noexcept:
     """Release the lock after a scalar call or a small batch."""
     cdef slot_t culprit
     if DEBUG and self.slab.header.capacity <= CHECKED_CAPACITY:
-        if check_slab(&self.slab, &culprit) != CHECK_OK:
+        if self.walk(&culprit) != CHECK_OK:
             Py_FatalError("slabcache: an invariant is broken")
     lock_release(&self.lock)

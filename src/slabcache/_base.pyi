@@ -6,11 +6,9 @@ from typing import Any, final
 import numpy as np
 from typing_extensions import disjoint_base
 
-from slabcache._record import Schema
+from slabcache.codec.record import Schema
 
 _Array = np.ndarray[Any, Any]
-
-def forks() -> int: ...
 
 @disjoint_base
 class Typed:

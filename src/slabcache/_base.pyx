@@ -1,7 +1,6 @@
 """What every cache on an arena has: the lock, the size, iteration, statistics, copies of all that is in it.
 
-`_core.pyx` builds the cache of `SlabCache` on it, `_write_behind.pyx` the one before a store. The state of
-locks and of the gate before fork() belongs to this module.
+`_core.pyx` builds the cache of `SlabCache` on it, `behind/core.pyx` the one before a store.
 """
 
 cimport cython
@@ -11,8 +10,7 @@ from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from slabcache._arena cimport (
-    CAPACITY_MAX,
+from slabcache.arena.header cimport (
     KEY_SIZE_MAX,
     NIL,
     arena_create,
@@ -20,34 +18,28 @@ from slabcache._arena cimport (
     arena_size,
     counters_t,
     header_t,
+    seed_t,
     shape_t,
     slot_t,
 )
-from slabcache._check cimport CHECK_OK, check_slab, check_t
-from slabcache._hash cimport seed_t
-from slabcache._lock cimport forks as lock_forks
-from slabcache._lock cimport (
+from slabcache.arena.check cimport CHECK_OK, check_slab, check_t
+from slabcache.machine.lock cimport (
     batch_enter,
     batch_leave,
-    fork_install,
-    fork_is_by_python,
     lock_acquire,
     lock_destroy,
     lock_init,
     lock_release,
-    test_batches,
-    test_set_rest,
 )
-from slabcache._lru cimport lru_least_recent, lru_link, lru_most_recent
-from slabcache._record cimport Schema
-from slabcache._slab cimport rows_t, slab_attach, slab_export_all, slab_key, slab_value
+from slabcache.arena.lru cimport lru_least_recent, lru_link, lru_most_recent
+from slabcache.codec.record cimport Schema
+from slabcache.arena.slab cimport rows_t, slab_attach, slab_export_all, slab_key, slab_value
 
 import os
-from operator import index as as_index
 
 import numpy as np
 
-from slabcache.rows import from_rows
+from slabcache.codec.rows import from_rows
 
 cnp.import_array()
 
@@ -69,15 +61,6 @@ cdef tuple CHECKS = (           # in the order of check_t
     "I6: states, rings and counts of unsaved entries do not agree",
     "I6: a mark is neither free nor that of one slot, or both",
 )
-
-
-cdef uint64_t checked_capacity(object capacity) except 0:
-    if isinstance(capacity, bool) or not hasattr(capacity, "__index__"):
-        raise TypeError(f"capacity must be an integer, not {type(capacity).__name__}")
-    number = as_index(capacity)
-    if not 1 <= number <= CAPACITY_MAX:
-        raise ValueError(f"capacity must be from 1 to {CAPACITY_MAX}, not {number}")
-    return number
 
 
 @cython.no_gc_clear
@@ -177,6 +160,10 @@ cdef class SlabBase(Typed):
     cdef uint64_t object_size(self) noexcept:
         """Bytes of the object itself."""
         return sizeof(SlabBase)
+
+    cdef check_t walk(self, slot_t *culprit) noexcept nogil:
+        """The first invariant that is broken, and the slot where it was seen. Needs the lock."""
+        return check_slab(&self.slab, culprit)
 
     cdef uint64_t size(self) noexcept:
         """Entries now; not `len(self)`, which a subclass may have changed."""
@@ -310,7 +297,7 @@ cdef class SlabBase(Typed):
         cdef header_t header
         self.ready()
         state = self.enter(BATCH_ROWS)
-        status = check_slab(&self.slab, &culprit)
+        status = self.walk(&culprit)
         header = self.slab.header[0]
         self.leave(state)
         if status != CHECK_OK:
@@ -349,8 +336,8 @@ cdef class SlabIterator:
         cdef char small[SCRATCH_SIZE]
         cdef SlabBase cache = self.cache
         cdef Schema keys = cache._key_schema, values = cache._value_schema
-        cdef bytes large = scratch(values.size)
-        cdef char *data = scratch_data(large, small)
+        cdef char *data
+        cdef bytes _large = scratch(values.size, small, &data)
         cdef slot_t slot, following = NIL
         cdef bint valid, passed
         if self.exhausted:
@@ -382,30 +369,3 @@ cdef class SlabIterator:
             self.left -= 1
         lock_release(&cache.lock)
         return item if passed else self.__next__()      # another thread has come first
-
-
-def forks():
-    """Forks between the process that imported slabcache and this one, whoever made them: os.fork() or C."""
-    return lock_forks
-
-
-cdef void rest_after_batches(bint whether) noexcept:
-    test_set_rest(whether)
-
-
-cdef long running_batches() noexcept:
-    return test_batches()
-
-
-def _before_fork():
-    fork_is_by_python(True)
-
-
-def _after_fork():
-    fork_is_by_python(False)
-
-
-if hasattr(os, "register_at_fork"):
-    if fork_install() != 0:
-        raise MemoryError("cannot install a handler for fork()")
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,7 +1,7 @@
 """The calls that take many keys: arrays to packed rows, one kernel under the lock, arrays back.
 
 The steps are those of `_core.pyx`. All arguments are checked and all results allocated before the lock is
-taken; the kernels of `_kernels.pxd` then run without the GIL where the batch is large.
+taken; the kernels of `arena/batch.pxd` then run without the GIL where the batch is large.
 """
 
 cimport numpy as cnp
@@ -11,22 +11,22 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from slabcache._base cimport Evicted, empty_rows, evicted_rows, is_packed, new_evicted
 from slabcache._core cimport CacheCore
-from slabcache._field cimport delta_t, field_t
-from slabcache._integer cimport integer_fill, integer_room
-from slabcache._kernels cimport (
+from slabcache.arena.field cimport delta_t, field_t
+from slabcache.machine.integer cimport integer_fill, integer_room
+from slabcache.arena.batch cimport (
     batch_contains,
     batch_delete,
     batch_increment,
     batch_put,
     batch_read,
 )
-from slabcache._lookahead cimport column_t
-from slabcache._record cimport Schema
+from slabcache.arena.lookahead cimport column_t
+from slabcache.codec.record cimport Schema
 
 import numpy as np
 
 from slabcache.errors import SumOverflowError
-from slabcache.rows import as_deltas, as_rows, out_array, write_rows
+from slabcache.codec.rows import as_deltas, as_rows, out_array, write_rows
 
 cnp.import_array()
 
@@ -69,43 +69,58 @@ cdef class BatchCore(CacheCore):
         self.ready()
         return packed_rows(schema, source)
 
-    cdef object read_many(self, object keys, object out, bint counted):
+    cdef void read_rows(
+        self, column_t keys, size_t rows, column_t values, uint8_t *found, bint counted
+    ) noexcept:
+        cdef PyThreadState *state = self.enter(rows)
+        batch_read(self.slab, keys, rows, values, found, counted)
+        self.leave(state)
+
+    cdef object read_many(self, object keys, bint counted):
+        """`(values, found)`, new arrays, which are made before anything is counted or moved."""
+        cdef Schema schema = self._value_schema
+        cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
+        cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
+        cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
+        cdef cnp.ndarray packed = empty_rows(schema.packed, count)
+        cdef cnp.ndarray values = packed if is_packed(schema) else np.zeros(count, schema.dtype)
+        cdef object result = (values, found)
+        if rows is not keys and is_single(keys):
+            result = values[0, ...], found.reshape(())
+        self.read_rows(
+            column_of(rows, self._key_schema.size, count),
+            count,
+            column_of(packed, schema.size, count),
+            <uint8_t *>cnp.PyArray_DATA(found),
+            counted,
+        )
+        if values is not packed:
+            schema.unpack_to(cnp.PyArray_BYTES(values), cnp.PyArray_BYTES(packed), count)
+        return result
+
+    cdef object read_into(self, object keys, object out, bint counted):
+        """`(out, found)`. Where `out` has another layout than packed rows, numpy converts at the end."""
         cdef Schema schema = self._value_schema
         cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)
         cdef cnp.npy_intp count = cnp.PyArray_DIM(rows, 0)
         cdef bint single = rows is not keys and is_single(keys)
+        cdef tuple shape = () if single else (count,)
         cdef cnp.ndarray found = cnp.PyArray_EMPTY(1, &count, cnp.NPY_BOOL, 0)
-        cdef cnp.ndarray plain = None, values
-        cdef tuple shape
-        cdef column_t key_column, value_column
-        cdef uint8_t *found_data = <uint8_t *>cnp.PyArray_DATA(found)
-        cdef PyThreadState *state
-        cdef bint packed = is_packed(schema), direct = False
-        if out is not None:
-            shape = () if single else (count,)
-            plain = out_array(schema, out, shape)
-            direct = packed and not single
-            if direct and np.may_share_memory(plain, rows):
-                rows = rows.copy()
-        values = plain if direct else empty_rows(schema.packed, count)
-        # Before anything is counted or moved. Only numpy's conversion to `out` of another layout comes after.
-        answer = values if packed or out is not None else np.zeros(count, schema.dtype)
-        if out is not None:
-            result = out, found.reshape(shape)
-        elif single:
-            result = answer[0, ...], found.reshape(())
-        else:
-            result = answer, found
-        key_column = column_of(rows, self._key_schema.size, count)
-        value_column = column_of(values, schema.size, count)
-        state = self.enter(count)
-        batch_read(self.slab, key_column, count, value_column, found_data, counted)
-        self.leave(state)
-        if out is None:
-            if not packed:
-                schema.unpack_to(cnp.PyArray_BYTES(answer), cnp.PyArray_BYTES(values), count)
-        elif not direct:
-            write_rows(schema, values.reshape(shape), plain)
+        cdef cnp.ndarray target = out_array(schema, out, shape)
+        cdef bint direct = is_packed(schema) and not single
+        cdef cnp.ndarray packed = target if direct else empty_rows(schema.packed, count)
+        cdef object result = (out, found.reshape(shape))
+        if direct and np.may_share_memory(target, rows):
+            rows = rows.copy()
+        self.read_rows(
+            column_of(rows, self._key_schema.size, count),
+            count,
+            column_of(packed, schema.size, count),
+            <uint8_t *>cnp.PyArray_DATA(found),
+            counted,
+        )
+        if not direct:
+            write_rows(schema, packed.reshape(shape), target)
         return result
 
     def get_many(self, keys, *, out=None):
@@ -137,7 +152,7 @@ cdef class BatchCore(CacheCore):
         >>> values, found
         (array([20,  0, 10], dtype=int32), array([ True, False,  True]))
         """
-        return self.read_many(keys, out, True)
+        return self.read_many(keys, True) if out is None else self.read_into(keys, out, True)
 
     def peek_many(self, keys, *, out=None):
         """What `get_many` returns, without counting look-ups or changing the order. O(n).
@@ -148,7 +163,7 @@ cdef class BatchCore(CacheCore):
         >>> cache.peek_many([1, 5])[0], list(cache)
         (array([10,  0], dtype=int32), [1, 2])
         """
-        return self.read_many(keys, out, False)
+        return self.read_many(keys, False) if out is None else self.read_into(keys, out, False)
 
     cdef object test_many(self, object keys, bint touch):
         cdef cnp.ndarray rows = self.rows_of(self._key_schema, keys)

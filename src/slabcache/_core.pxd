@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
-from slabcache._arena cimport slot_t
-from slabcache._base cimport Evicted, SlabBase
-from slabcache._field cimport delta_t, field_t
+from slabcache.arena.header cimport slot_t
+from slabcache._base cimport Evicted, SlabBase, key_t
+from slabcache.arena.field cimport delta_t, field_t
 
 
 cdef enum look_up_t:
@@ -14,7 +14,6 @@ cdef enum look_up_t:
 
 
 cdef struct seen_t:             # an entry that was seen, and that a change is to be made to later
-    uint64_t hash               # of its key
     uint64_t version            # of the cache; when it is still the same, so is the entry
     slot_t slot
 
@@ -28,10 +27,10 @@ cdef struct hit_t:              # a hit, and where its entry was before
 cdef class CacheCore(SlabBase):
     cdef readonly object on_evict
 
-    cdef bint erase_least_recent(self, const char *key, const char *data, seen_t *seen) noexcept
+    cdef bint erase_least_recent(self, const key_t *key, const char *data, seen_t *seen) noexcept
     cdef bint increment_seen(
-        self, const char *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
+        self, const key_t *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
     ) noexcept
-    cdef int put(self, const char *key, const char *value) except -1
+    cdef int put(self, const key_t *key, const char *value) except -1
     cdef Evicted room_for_evicted(self)
     cdef int report(self, Evicted evicted) except -1

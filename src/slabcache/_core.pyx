@@ -1,7 +1,7 @@
 """The cache as an extension type: argument checks, locking, status codes to exceptions.
 
 Every method has the same three steps. Arguments are encoded to packed bytes, which may run the
-caller's code and allocate; then, with the lock held, functions of `_slab.pxd` do the work, which does
+caller's code and allocate; then, with the lock held, functions of `arena/slab.pxd` do the work, which does
 neither; then, with the lock released, results are decoded, errors raised and `on_evict` called.
 `_batch.pyx` adds the calls that take many keys, `slabcache.SlabCache` the parts of a mapping that are
 plain Python.
@@ -13,33 +13,32 @@ from cpython.pystate cimport PyThreadState
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from slabcache._arena cimport KEY_SIZE_MAX, NIL, arena_destroy, header_t, shape_t, slot_t
+from slabcache.arena.header cimport CAPACITY_MAX, NIL, arena_destroy, header_t, shape_t, slot_t
 from slabcache._base cimport (
     BATCH_ROWS,
     SCRATCH_SIZE,
     Evicted,
     SlabBase,
-    checked_capacity,
+    acquire,
+    encode_key,
     evicted_rows,
+    key_t,
     new_arena,
     new_evicted,
     release,
     scratch,
-    scratch_data,
 )
-from slabcache._field cimport delta_t, field_add, field_t
-from slabcache._lock cimport lock_acquire
-from slabcache._lru cimport lru_least_recent, lru_link, lru_move_behind
-from slabcache._integer cimport integer_fill, integer_room
-from slabcache._native cimport native_copy, native_equal
-from slabcache._record cimport Record, Schema, record_data, record_new, schema_encode
-from slabcache._slab cimport (
+from slabcache.arena.field cimport delta_t, field_add, field_t
+from slabcache.machine.lock cimport lock_acquire
+from slabcache.arena.lru cimport lru_least_recent, lru_link, lru_move_behind
+from slabcache.machine.integer cimport integer_fill, integer_room
+from slabcache.machine.native cimport native_copy, native_equal
+from slabcache.codec.record cimport Record, Schema, record_data, record_new, schema_encode
+from slabcache.arena.slab cimport (
     slab_attach,
     slab_clear,
     slab_count_look_up,
     slab_erase,
-    slab_find,
-    slab_get,
     slab_hash,
     slab_insert,
     slab_key,
@@ -50,7 +49,9 @@ from slabcache._slab cimport (
     slab_updated,
     slab_value,
 )
-from slabcache._table cimport table_find
+from slabcache.arena.table cimport table_find
+
+from slabcache.arguments import whole
 
 cnp.import_array()
 
@@ -61,92 +62,83 @@ cdef extern from "Python.h":
 cdef object MISSING = object()
 
 
-cdef inline bint take_value(CacheCore self, const char *key, look_up_t how, char *data) noexcept:
+cdef inline bint take_value(CacheCore self, const key_t *key, look_up_t how, char *data) noexcept:
     """Copy the value of `key` to `data`; whether there is one."""
-    cdef uint64_t hash
-    cdef slot_t slot
-    lock_acquire(&self.lock)
-    hash = slab_hash(&self.slab, key)
+    cdef slab_t *slab = acquire(self, key.hash)
+    cdef slot_t slot = table_find(&slab.table, key.hash, key.packed)
     if how == LOOK_UP_GET:
-        slot = slab_get(&self.slab, hash, key)
-    else:
-        slot = table_find(&self.slab.table, hash, key)
+        slab_count_look_up(slab, slot)
     if slot != NIL:
-        native_copy(data, slab_value(&self.slab, slot), self.slab.header.value_size)
+        native_copy(data, slab_value(slab, slot), slab.header.value_size)
         if how == LOOK_UP_POP:
-            slab_erase(&self.slab, hash, slot)
+            slab_erase(slab, key.hash, slot)
     release(self)
     return slot != NIL
 
 
 cdef inline bint see_value(
-    CacheCore self, const char *key, look_up_t how, char *data, seen_t *seen
+    CacheCore self, const key_t *key, look_up_t how, char *data, seen_t *seen
 ) noexcept:
     """Copy the value of `key` to `data`, before its object is made; whether there is one. A miss of `get` is
     counted."""
-    lock_acquire(&self.lock)
-    seen.hash = slab_hash(&self.slab, key)
-    seen.slot = table_find(&self.slab.table, seen.hash, key)
-    seen.version = self.slab.header.version
+    cdef slab_t *slab = acquire(self, key.hash)
+    seen.slot = table_find(&slab.table, key.hash, key.packed)
+    seen.version = slab.header.version
     if seen.slot != NIL:
-        native_copy(data, slab_value(&self.slab, seen.slot), self._value_schema.size)
+        native_copy(data, slab_value(slab, seen.slot), self._value_schema.size)
     elif how == LOOK_UP_GET:
-        slab_count_look_up(&self.slab, NIL)
+        slab_count_look_up(slab, NIL)
     release(self)
     return seen.slot != NIL
 
 
-cdef inline bint is_as_seen(CacheCore self, const char *key, const char *data, seen_t *seen) noexcept:
+cdef inline bint is_as_seen(slab_t *slab, const key_t *key, const char *data, seen_t *seen) noexcept:
     """Whether an entry is still what it was; `seen.slot` is where. With the lock held, before a change."""
-    if self.slab.header.version != seen.version:
-        seen.slot = table_find(&self.slab.table, seen.hash, key)
-        return seen.slot != NIL and native_equal(
-            slab_value(&self.slab, seen.slot), data, self._value_schema.size
-        )
+    if slab.header.version != seen.version:
+        seen.slot = table_find(&slab.table, key.hash, key.packed)
+        return seen.slot != NIL and native_equal(slab_value(slab, seen.slot), data, slab.header.value_size)
     return True
 
 
 cdef inline bint use_value(
-    CacheCore self, const char *key, look_up_t how, const char *data, seen_t *seen
+    CacheCore self, const key_t *key, look_up_t how, const char *data, seen_t *seen
 ) noexcept:
     """Count, move or delete the entry that was seen; False, and nothing done, when it is another by now."""
-    cdef bint same
-    lock_acquire(&self.lock)
-    same = is_as_seen(self, key, data, seen)
+    cdef slab_t *slab = acquire(self, key.hash)
+    cdef bint same = is_as_seen(slab, key, data, seen)
     if same and how == LOOK_UP_GET:
-        slab_count_look_up(&self.slab, seen.slot)
+        slab_count_look_up(slab, seen.slot)
     elif same and how == LOOK_UP_POP:
-        slab_erase(&self.slab, seen.hash, seen.slot)
+        slab_erase(slab, key.hash, seen.slot)
     release(self)
     return same
 
 
-cdef inline bint hit_value(CacheCore self, const char *key, char *data, hit_t *hit) noexcept:
+cdef inline bint hit_value(CacheCore self, const key_t *key, char *data, hit_t *hit) noexcept:
     """Copy the value of `key` to `data` as `get` does, and take note of where its entry was."""
-    cdef slot_t slot
-    lock_acquire(&self.lock)
-    slot = slab_find(&self.slab, key)
+    cdef slab_t *slab = acquire(self, key.hash)
+    cdef slot_t slot = table_find(&slab.table, key.hash, key.packed)
     if slot != NIL:
-        hit.newer = lru_link(&self.slab.lru, slot).prev
-        native_copy(data, slab_value(&self.slab, slot), self.slab.header.value_size)
-    slab_count_look_up(&self.slab, slot)
+        hit.newer = lru_link(&slab.lru, slot).prev
+        native_copy(data, slab_value(slab, slot), slab.header.value_size)
+    slab_count_look_up(slab, slot)
     hit.slot = slot
-    hit.version = self.slab.header.version
+    hit.version = slab.header.version
     release(self)
     return slot != NIL
 
 
-cdef void take_back(CacheCore self, const hit_t *hit) noexcept:
+cdef void take_back(CacheCore self, const key_t *key, const hit_t *hit) noexcept:
     """There is no memory for the object of a hit: it was none, unless others have come since."""
-    lock_acquire(&self.lock)
-    if self.slab.header.version == hit.version and self.slab.header.counters.hits > self.base.hits:
-        lru_move_behind(&self.slab.lru, hit.slot, hit.newer)
-        self.slab.header.version += 1
-        self.slab.header.counters.hits -= 1
+    cdef slab_t *slab = acquire(self, key.hash)
+    if slab.header.version == hit.version and slab.header.counters.hits > self.base.hits:
+        lru_move_behind(&slab.lru, hit.slot, hit.newer)
+        slab.header.version += 1
+        slab.header.counters.hits -= 1
     release(self)
 
 
-cdef inline object hit_scalar(CacheCore self, const char *key, object missing):
+cdef inline object hit_scalar(CacheCore self, const key_t *key, object missing):
     """`get` of a value that is no record and not large: what all do, in the fewest steps."""
     cdef char data[SCRATCH_SIZE]
     cdef bint failed = True
@@ -158,15 +150,15 @@ cdef inline object hit_scalar(CacheCore self, const char *key, object missing):
         failed = False
     finally:
         if failed:
-            take_back(self, &hit)
+            take_back(self, key, &hit)
     return value
 
 
-cdef object look_up_scalar(CacheCore self, const char *key, look_up_t how, object missing):
+cdef object look_up_scalar(CacheCore self, const key_t *key, look_up_t how, object missing):
     """`look_up` where values are no records. A function of its own: it costs the others nothing."""
     cdef char small[SCRATCH_SIZE]
-    cdef bytes large = scratch(self._value_schema.size)
-    cdef char *data = scratch_data(large, small)
+    cdef char *data
+    cdef bytes _large = scratch(self._value_schema.size, small, &data)
     cdef seen_t seen
     while see_value(self, key, how, data, &seen):
         value = self._value_schema.decode_field(0, data)
@@ -177,24 +169,24 @@ cdef object look_up_scalar(CacheCore self, const char *key, look_up_t how, objec
 
 cdef inline object look_up(CacheCore self, object key, look_up_t how, object missing):
     """The value of `key`, or `missing`."""
-    cdef char key_bytes[KEY_SIZE_MAX]
+    cdef key_t encoded
     cdef Record record
-    schema_encode(self._key_schema, key, key_bytes)
+    encode_key(self, key, &encoded)
     # The result is made before anything is changed: that may fail, and nothing may be allocated while the
     # lock is held. A record can be made empty.
     if not self._value_schema.is_record:
         if how == LOOK_UP_GET and self._value_schema.size <= SCRATCH_SIZE:
-            return hit_scalar(self, key_bytes, missing)
-        return look_up_scalar(self, key_bytes, how, missing)
+            return hit_scalar(self, &encoded, missing)
+        return look_up_scalar(self, &encoded, how, missing)
     record = record_new(self._value_schema)
-    return record if take_value(self, key_bytes, how, record_data(record)) else missing
+    return record if take_value(self, &encoded, how, record_data(record)) else missing
 
 
 cdef class CacheCore(SlabBase):
     """The typed LRU cache below `SlabCache`: everything that touches the arena."""
 
     def __init__(self, capacity, key, value, on_evict):
-        cdef uint64_t entries = checked_capacity(capacity)
+        cdef uint64_t entries = whole("capacity", capacity, 1, CAPACITY_MAX)
         cdef Schema key_schema = Schema(key, "key"), value_schema = Schema(value, "value")
         cdef shape_t shape = shape_t(entries, 0, key_schema.size, value_schema.size, 0, 0)
         if on_evict is not None and not callable(on_evict):
@@ -237,11 +229,12 @@ cdef class CacheCore(SlabBase):
         return look_up(self, key, LOOK_UP_PEEK, default)
 
     def __contains__(self, key):
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
+        cdef slab_t *slab
         cdef slot_t slot
-        schema_encode(self._key_schema, key, key_bytes)
-        lock_acquire(&self.lock)
-        slot = slab_find(&self.slab, key_bytes)
+        encode_key(self, key, &encoded)
+        slab = acquire(self, encoded.hash)
+        slot = table_find(&slab.table, encoded.hash, encoded.packed)
         release(self)
         return slot != NIL
 
@@ -254,22 +247,23 @@ cdef class CacheCore(SlabBase):
         >>> cache.touch(1), cache.touch(3), list(cache)
         (True, False, [2, 1])
         """
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
+        cdef slab_t *slab
         cdef slot_t slot
-        schema_encode(self._key_schema, key, key_bytes)
-        lock_acquire(&self.lock)
-        slot = slab_find(&self.slab, key_bytes)
+        encode_key(self, key, &encoded)
+        slab = acquire(self, encoded.hash)
+        slot = table_find(&slab.table, encoded.hash, encoded.packed)
         if slot != NIL:
-            slab_touch(&self.slab, slot)
+            slab_touch(slab, slot)
         release(self)
         return slot != NIL
 
     # ---- scalar calls: writes --------------------------------------------------------------------------
 
-    cdef int put(self, const char *key, const char *value) except -1:
+    cdef int put(self, const key_t *key, const char *value) except -1:
         cdef Evicted evicted = self.room_for_evicted()
-        lock_acquire(&self.lock)
-        slab_put(&self.slab, slab_hash(&self.slab, key), key, value, evicted_rows(evicted))
+        cdef slab_t *slab = acquire(self, key.hash)
+        slab_put(slab, key.hash, key.packed, value, evicted_rows(evicted))
         release(self)
         return self.report(evicted)
 
@@ -292,24 +286,24 @@ cdef class CacheCore(SlabBase):
         return 0
 
     def __setitem__(self, key, value):
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef char small[SCRATCH_SIZE]
         cdef char *data
-        cdef bytes large
-        schema_encode(self._key_schema, key, key_bytes)
-        large = scratch(self._value_schema.size)
-        data = scratch_data(large, small)
+        cdef bytes _large
+        encode_key(self, key, &encoded)
+        _large = scratch(self._value_schema.size, small, &data)
         schema_encode(self._value_schema, value, data)
-        self.put(key_bytes, data)
+        self.put(&encoded, data)
 
     def __delitem__(self, key):
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
+        cdef slab_t *slab
         cdef slot_t slot
-        schema_encode(self._key_schema, key, key_bytes)
-        lock_acquire(&self.lock)
-        slot = slab_find(&self.slab, key_bytes)
+        encode_key(self, key, &encoded)
+        slab = acquire(self, encoded.hash)
+        slot = table_find(&slab.table, encoded.hash, encoded.packed)
         if slot != NIL:
-            slab_erase(&self.slab, slab_hash(&self.slab, key_bytes), slot)
+            slab_erase(slab, encoded.hash, slot)
         release(self)
         if slot == NIL:
             raise KeyError(key)
@@ -349,36 +343,34 @@ cdef class CacheCore(SlabBase):
         >>> cache.popitem()
         (1, 10)
         """
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef char small[SCRATCH_SIZE]
-        cdef bytes large
         cdef char *data
+        cdef bytes _large
         cdef seen_t seen
         self.ready()
-        large = scratch(self._value_schema.size)
-        data = scratch_data(large, small)
+        _large = scratch(self._value_schema.size, small, &data)
         while True:
             lock_acquire(&self.lock)
             seen.slot = lru_least_recent(&self.slab.lru)
             if seen.slot != NIL:
-                memcpy(key_bytes, slab_key(&self.slab, seen.slot), self._key_schema.size)
+                memcpy(encoded.packed, slab_key(&self.slab, seen.slot), self._key_schema.size)
                 memcpy(data, slab_value(&self.slab, seen.slot), self._value_schema.size)
-                seen.hash = slab_hash(&self.slab, key_bytes)
+                encoded.hash = slab_hash(&self.slab, encoded.packed)
                 seen.version = self.slab.header.version
             release(self)
             if seen.slot == NIL:
                 raise KeyError("the cache is empty")
-            item = self._key_schema.decode(key_bytes), self._value_schema.decode(data)
-            if self.erase_least_recent(key_bytes, data, &seen):
+            item = self._key_schema.decode(encoded.packed), self._value_schema.decode(data)
+            if self.erase_least_recent(&encoded, data, &seen):
                 return item
 
-    cdef bint erase_least_recent(self, const char *key, const char *data, seen_t *seen) noexcept:
+    cdef bint erase_least_recent(self, const key_t *key, const char *data, seen_t *seen) noexcept:
         """Delete the entry that was seen; False, and nothing done, when another is the least recent now."""
-        cdef bint same
-        lock_acquire(&self.lock)
-        same = is_as_seen(self, key, data, seen) and lru_least_recent(&self.slab.lru) == seen.slot
+        cdef slab_t *slab = acquire(self, key.hash)
+        cdef bint same = is_as_seen(slab, key, data, seen) and lru_least_recent(&slab.lru) == seen.slot
         if same:
-            slab_erase(&self.slab, seen.hash, seen.slot)
+            slab_erase(slab, key.hash, seen.slot)
         release(self)
         return same
 
@@ -392,28 +384,29 @@ cdef class CacheCore(SlabBase):
         >>> cache.setdefault(1, 10), cache.setdefault(1, 99)
         (10, 10)
         """
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef char small[SCRATCH_SIZE]
         cdef Schema schema = self._value_schema
-        cdef bytes large = scratch(schema.size)
-        cdef char *data = scratch_data(large, small)
+        cdef char *data
+        cdef bytes _large = scratch(schema.size, small, &data)
         cdef Evicted evicted
         cdef seen_t seen
+        cdef slab_t *slab
         cdef bint absent
-        schema_encode(self._key_schema, key, key_bytes)
+        encode_key(self, key, &encoded)
         while True:
-            while see_value(self, key_bytes, LOOK_UP_PEEK, data, &seen):
+            while see_value(self, &encoded, LOOK_UP_PEEK, data, &seen):
                 value = schema.decode(data)
-                if use_value(self, key_bytes, LOOK_UP_GET, data, &seen):
+                if use_value(self, &encoded, LOOK_UP_GET, data, &seen):
                     return value
             schema.encode(default, data)
             value = schema.decode(data)
             evicted = self.room_for_evicted()
-            lock_acquire(&self.lock)
-            absent = table_find(&self.slab.table, seen.hash, key_bytes) == NIL
+            slab = acquire(self, encoded.hash)
+            absent = table_find(&slab.table, encoded.hash, encoded.packed) == NIL
             if absent:          # or another thread was faster, or the encoding of the default
-                slab_count_look_up(&self.slab, NIL)
-                slab_insert(&self.slab, seen.hash, key_bytes, data, evicted_rows(evicted), True)
+                slab_count_look_up(slab, NIL)
+                slab_insert(slab, encoded.hash, encoded.packed, data, evicted_rows(evicted), True)
             release(self)
             if absent:
                 self.report(evicted)
@@ -439,24 +432,24 @@ cdef class CacheCore(SlabBase):
         >>> cache.increment(7, "mentions"), cache.increment(7, "mentions", by=4)
         (1, 5)
         """
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef char result[8]
         cdef delta_t delta
         cdef bint fits = True, done = False
         cdef seen_t seen
         cdef Py_ssize_t position
         cdef field_t *spec
-        schema_encode(self._key_schema, key, key_bytes)
+        cdef slab_t *slab
+        encode_key(self, key, &encoded)
         position = self._value_schema.number_position(field)
         self._value_schema.encode_delta(position, by, &delta)
         spec = &self._value_schema.fields[position]
         while not done:
-            lock_acquire(&self.lock)
-            seen.hash = slab_hash(&self.slab, key_bytes)
-            seen.slot = table_find(&self.slab.table, seen.hash, key_bytes)
-            seen.version = self.slab.header.version
+            slab = acquire(self, encoded.hash)
+            seen.slot = table_find(&slab.table, encoded.hash, encoded.packed)
+            seen.version = slab.header.version
             if seen.slot != NIL:
-                memcpy(result, slab_value(&self.slab, seen.slot) + spec.offset, spec.size)
+                memcpy(result, slab_value(slab, seen.slot) + spec.offset, spec.size)
                 fits = field_add(spec, result, &delta)
             release(self)
             if seen.slot == NIL:
@@ -466,26 +459,26 @@ cdef class CacheCore(SlabBase):
                     f"{self._value_schema.label(position)}: the sum with {by} is out of range"
                 )
             value = self._value_schema.decode_field(position, result)
-            done = self.increment_seen(key_bytes, spec, &delta, result, &seen)
+            done = self.increment_seen(&encoded, spec, &delta, result, &seen)
         return value
 
     cdef bint increment_seen(
-        self, const char *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
+        self, const key_t *key, const field_t *field, const delta_t *delta, const char *expected, seen_t *seen
     ) noexcept:
         """Add to a field of the entry that was seen; False, and nothing done, when the sum is another now."""
         cdef char result[8]
         cdef char *target
         cdef bint same = True
-        lock_acquire(&self.lock)
-        if self.slab.header.version != seen.version:
-            seen.slot = table_find(&self.slab.table, seen.hash, key)
+        cdef slab_t *slab = acquire(self, key.hash)
+        if slab.header.version != seen.version:
+            seen.slot = table_find(&slab.table, key.hash, key.packed)
         if seen.slot != NIL:
-            target = slab_value(&self.slab, seen.slot) + field.offset
+            target = slab_value(slab, seen.slot) + field.offset
             memcpy(result, target, field.size)
             same = field_add(field, result, delta) and native_equal(result, expected, field.size)
             if same:
                 memcpy(target, result, field.size)
-                slab_updated(&self.slab, seen.slot)
+                slab_updated(slab, seen.slot)
         release(self)
         return same and seen.slot != NIL
 
@@ -508,24 +501,25 @@ cdef class CacheCore(SlabBase):
         >>> cache[7]
         Record(seen=1002, mentions=0)
         """
-        cdef char key_bytes[KEY_SIZE_MAX]
+        cdef key_t encoded
         cdef Schema schema = self._value_schema
         cdef Py_ssize_t position
         cdef field_t *field
+        cdef slab_t *slab
         cdef slot_t slot
         cdef bytes data_bytes, chosen_bytes
-        schema_encode(self._key_schema, key, key_bytes)
+        encode_key(self, key, &encoded)
         chosen_bytes, data_bytes = schema.encode_fields(fields)
         cdef const char *chosen = PyBytes_AS_STRING(chosen_bytes)
         cdef const char *data = PyBytes_AS_STRING(data_bytes)
-        lock_acquire(&self.lock)
-        slot = slab_find(&self.slab, key_bytes)
+        slab = acquire(self, encoded.hash)
+        slot = table_find(&slab.table, encoded.hash, encoded.packed)
         if slot != NIL:
             for position in range(schema.count):
                 if chosen[position]:
                     field = &schema.fields[position]
-                    memcpy(slab_value(&self.slab, slot) + field.offset, data + field.offset, field.size)
-            slab_updated(&self.slab, slot)
+                    memcpy(slab_value(slab, slot) + field.offset, data + field.offset, field.size)
+            slab_updated(slab, slot)
         release(self)
         if slot == NIL:
             raise KeyError(key)
@@ -565,7 +559,7 @@ cdef class CacheCore(SlabBase):
         >>> cache.resize(2), list(cache)
         (1, [2, 3])
         """
-        cdef uint64_t entries = checked_capacity(capacity)
+        cdef uint64_t entries = whole("capacity", capacity, 1, CAPACITY_MAX)
         cdef Evicted evicted = None
         cdef shape_t shape
         cdef header_t *header

@@ -9,18 +9,19 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from slabcache._arena cimport (
+from slabcache.arena.header cimport (
     BUCKET_CELLS,
     BUCKET_SIZE,
     NIL,
     arena_create,
     arena_destroy,
+    seed_t,
     shape_t,
     slot_t,
     trail_t,
 )
-from slabcache._base cimport SlabBase, rest_after_batches, running_batches
-from slabcache._behind cimport (
+from slabcache._base cimport SlabBase
+from slabcache.behind.arena.slab cimport (
     OUTCOME_FOUND,
     STORED_FOUND,
     behind_delete,
@@ -33,11 +34,19 @@ from slabcache._behind cimport (
     behind_settle,
     row_t,
 )
-from slabcache._check cimport CHECK_OK, check_slab
-from slabcache._field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
-from slabcache._hash cimport hash_key, seed_t
-from slabcache._lock cimport flag_t, lock_acquire, lock_release, test_overtakes
-from slabcache._lru cimport (
+from slabcache.arena.check cimport CHECK_OK, check_slab
+from slabcache.behind.arena.check cimport check_behind
+from slabcache.arena.field cimport KIND_FLOAT, KIND_SIGNED, KIND_UNSIGNED, delta_t, field_add, field_t
+from slabcache.arena.hash cimport hash_key
+from slabcache.machine.lock cimport (
+    flag_t,
+    lock_acquire,
+    lock_release,
+    overtakes_of,
+    running_batches,
+    set_rest as set_rest_of_batches,
+)
+from slabcache.arena.lru cimport (
     link_t,
     lru_least_recent,
     lru_link,
@@ -47,7 +56,7 @@ from slabcache._lru cimport (
     lru_t,
     lru_unlink,
 )
-from slabcache._marks cimport (
+from slabcache.behind.arena.marks cimport (
     STATE_EVICTED,
     STATE_PASSED,
     link_is_free,
@@ -65,16 +74,16 @@ from slabcache._marks cimport (
     marks_take,
     pool_t,
 )
-from slabcache._native cimport native_first_bit, native_match_tags, native_multiply
-from slabcache._slab cimport (
+from slabcache.machine.native cimport native_first_bit, native_match_tags, native_multiply
+from slabcache.arena.slab cimport (
     rows_t,
     slab_attach,
     slab_clear,
+    slab_count_look_up,
     slab_erase,
     slab_evict,
     slab_find,
     slab_free,
-    slab_get,
     slab_hash,
     slab_key,
     slab_move,
@@ -82,8 +91,8 @@ from slabcache._slab cimport (
     slab_t,
     slab_value,
 )
-from slabcache._table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
-from slabcache._unsaved cimport (
+from slabcache.arena.table cimport bucket_t, table_clear, table_erase, table_find, table_insert, table_t
+from slabcache.behind.arena.unsaved cimport (
     behind_at,
     behind_attach,
     behind_is_unsaved,
@@ -222,7 +231,8 @@ cdef class Slab:
         return (bytes(evicted_key), bytes(evicted_value)) if rows.count else None
 
     def get(self, bytes key):
-        slot = slab_get(&self.slab, slab_hash(&self.slab, key), key)
+        slot = slab_find(&self.slab, key)
+        slab_count_look_up(&self.slab, slot)
         return slab_value(&self.slab, slot)[: self.slab.header.value_size] if slot != NIL else None
 
     def find(self, bytes key):
@@ -368,7 +378,7 @@ cdef class Unsaved:
     def check(self):
         """0, or the number of the first broken invariant and the slot where it was seen."""
         cdef slot_t culprit
-        status = check_slab(&self.behind.slab, &culprit)
+        status = check_behind(&self.behind, &culprit)
         if status == CHECK_OK:
             return 0
         return status, culprit
@@ -552,7 +562,7 @@ def add(str kind, bytes packed, *, uint64_t magnitude=0, bint negative=False, do
 
 def set_rest(bint whether):
     """Have threads that end a batch without the GIL rest before they want it back, or let them go on."""
-    rest_after_batches(whether)
+    set_rest_of_batches(whether)
 
 
 def batches():
@@ -563,7 +573,7 @@ def batches():
 def overtakes(SlabBase cache not None):
     """Batches that had the cache before one which had come earlier; 0 on builds without a GIL, where the
     interpreter's mutex sees to the order."""
-    return test_overtakes(&cache.lock)
+    return overtakes_of(&cache.lock)
 
 
 cdef void write_locked(SlabBase cache, const uint64_t *key, const uint64_t *value) noexcept nogil:

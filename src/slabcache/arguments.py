@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from operator import index
 
 __all__ = ["seconds", "whole"]
 
@@ -20,6 +21,6 @@ def whole(name: str, number: int, least: int, most: int = 2**32 - 1) -> int:
     """A whole number within limits."""
     if isinstance(number, bool) or not hasattr(number, "__index__"):
         raise TypeError(f"{name} must be an integer, not {type(number).__name__}")
-    if not least <= int(number) <= most:
+    if not least <= (value := index(number)) <= most:
         raise ValueError(f"{name} must be from {least} to {most}, not {number}")
-    return int(number)
+    return value

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slabcache._base import SlabBase
+from slabcache.codec.conversions import equal_arrays
+from slabcache.codec.rows import as_rows
 from slabcache.errors import UnfitKeyError
-from slabcache.rows import as_rows
-from slabcache.schema import equal_arrays
 from slabcache.stats import Stats
 
 __all__ = ["SlabItems", "SlabKeys", "SlabMapping", "SlabValues"]

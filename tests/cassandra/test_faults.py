@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from slabcache.errors import RowsRejected
+from slabcache.stores.cassandra_cluster import ClusterOptions
 from support.cassandra_store import KEYSPACE, TEMPORARY, MakeStore, patiently
 from support.scripts import run
 from support.threads import together
@@ -177,6 +178,15 @@ def test_a_forked_child_opens_its_own(make_store: MakeStore, node: Node, exits: 
     store = make_store()
     told = run(FORK, *node.address().values(), store._table.keyspace, exits, who)
     assert told == "done\n"
+
+
+def test_each_cluster_has_policies_of_its_own() -> None:
+    """A child that used its parent's would wait for ever for a lock that a thread there has held."""
+    options = ClusterOptions(["127.0.0.1"], 9042, None, "ONE", None, None, 1.0)
+    with options.cluster() as one, options.cluster() as other:
+        policies = [cluster.profile_manager.default.load_balancing_policy for cluster in (one, other)]
+    assert policies[0] is not policies[1]
+    assert policies[0]._child_policy._hosts_lock is not policies[1]._child_policy._hosts_lock
 
 
 def test_a_datacenter_that_is_not_there(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:

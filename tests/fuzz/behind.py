@@ -40,7 +40,8 @@ from fuzz.worker import (
     packed_key,
     zeroed,
 )
-from slabcache import BackpressureError, ClosedError, WriteBehindCache, flusher
+from slabcache import BackpressureError, ClosedError, WriteBehindCache
+from slabcache.behind import flusher
 
 AT_ONCE = ("elsewhere", "invalidate_many", "scan_keys", "snapshot", "stats")  # an event loop may call them
 PATIENCE = 300.0  # seconds until the watchdog bites; a case takes one or two

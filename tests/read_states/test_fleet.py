@@ -24,11 +24,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from measuring.ports import free_port
 from read_states.app import UnavailableError
 from read_states.fleet import machine
 from read_states.fleet.change import ChangeError
 from read_states.fleet.gateway import Gateway
-from read_states.fleet.machine import Fleet, FleetError, free_port
+from read_states.fleet.machine import Fleet, FleetError
 from read_states.fleet.member import Change, Member, Rings
 from read_states.fleet.ring import Ring, crc32_of_digits
 from read_states.rows import KEY, VALUE

@@ -11,11 +11,12 @@ import msgspec
 import pytest
 from matplotlib.figure import Figure
 
+from measuring.formats import duration
 from read_states.load.histograms import histogram_of, percentile
 from read_states.load.results import CacheRun, Conditions, FanOut, Results, Sample, ServiceRun
 from read_states.load.schedule import Kind
 from read_states.report import pictures
-from read_states.report.figures import bars, duration, fan_out_chances, latency
+from read_states.report.figures import bars, fan_out_chances, latency
 from read_states.report.page import cautions, make_page, write_report
 
 MS = 1_000_000

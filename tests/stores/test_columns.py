@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabcache.schema import Role, describe
+from slabcache.codec.dtypes import Role, describe
 from slabcache.stores.columns import Column, as_bytes, as_text, columns_of, quote
 from support.model import canon_rows, to_array
 from support.strategies import KEY_DTYPES, VALUE_DTYPES, rows_of, strided, unaligned

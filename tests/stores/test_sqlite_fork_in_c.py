@@ -179,12 +179,44 @@ IN_ONES_OWN_CALL = """
     print("done")
 """
 
+REMOVED = """
+    # While the log of a file that is gone is removed, the folder is locked. A child that has inherited the
+    # lock must not keep it for as long as it lives.
+    import fcntl
+    from pathlib import Path
+
+    reading, writing = os.pipe()
+    unlink, children = Path.unlink, []
+
+    def fork_and_unlink(file):
+        if file.name.endswith("-wal") and not children:
+            pid = ctypes.PyDLL(None).fork()
+            if not pid:
+                os.close(writing)
+                os.read(reading, 1)  # until the parent says so, or ends
+                os._exit(0)
+            children.append(pid)
+        unlink(file)
+
+    Path.unlink = fork_and_unlink
+    os.unlink(path)
+    use(store)
+    assert children
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(writing, b"x")
+    assert os.waitpid(children[0], 0)[1] == 0
+    store.close()
+    print("done")
+"""
+
 SCRIPTS = {
     "inherited": INHERITED,
     "nothing open": NOTHING_OPEN,
     "in the middle": IN_THE_MIDDLE,
     "given up": GIVEN_UP,
     "in one's own call": IN_ONES_OWN_CALL,
+    "log removed": REMOVED,
 }
 
 

@@ -181,7 +181,6 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(path: Path) -> None:
 # ---- fork ----------------------------------------------------------------------------------------------
 
 FORK = """
-    import concurrent.futures.thread, logging  # before: their locks around a fork are taken after our hooks
     import gc, os, sys, tempfile, threading, warnings
     import numpy as np
     from slabcache.stores import SQLiteStore
@@ -383,11 +382,47 @@ FINALIZED = """
     print("done")
 """
 
+THREAD_POOL = """
+    # A call that a fork waits for gives a thread pool a task, as a finalizer may. That takes a lock that a
+    # fork takes, too, and holds: the fork must come to that after it has waited.
+    import concurrent.futures
+
+    used = SQLiteStore(path, table="t", key="u4", value="u8", busy_timeout=0.1)
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    inside, forking = threading.Event(), threading.Event()
+    os.register_at_fork(before=forking.set)
+
+    def call():
+        with used._connections.reading():
+            inside.set()
+            forking.wait()
+            while not used._connections._process._bells:  # until the fork waits
+                pass
+            pool.submit(int)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    inside.wait()
+    wait(child(lambda: used.load_many(keys)))
+    thread.join()
+    used.close()
+    print("done")
+"""
+
 
 @pytest.mark.parametrize(
     "script",
-    [OWN_CONNECTIONS, BUSY, MANY_FORKERS, HALF_CLOSED, CLOSED, OUTLIVES, FINALIZED],
-    ids=["own connections", "busy", "many forkers", "half closed", "closed", "outlives", "finalized"],
+    [OWN_CONNECTIONS, BUSY, MANY_FORKERS, HALF_CLOSED, CLOSED, OUTLIVES, FINALIZED, THREAD_POOL],
+    ids=[
+        "own connections",
+        "busy",
+        "many forkers",
+        "half closed",
+        "closed",
+        "outlives",
+        "finalized",
+        "thread pool",
+    ],
 )
 def test_fork(script: str) -> None:
     assert run(FORK + script) == "done\n"

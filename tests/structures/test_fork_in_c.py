@@ -14,9 +14,9 @@ PREAMBLE = """
     import ctypes, gc, os, sysconfig, time, warnings
     import numpy as np
     from slabcache import SlabCache, WriteBehindCache
-    from slabcache import _base
+    from slabcache.machine import lock
     from slabcache._structures import Writer, batches, set_rest
-    from slabcache._write_behind import WriteBehindCore
+    from slabcache.behind.core import WriteBehindCore
     from support import forks
     from support.threads import beside
 
@@ -57,13 +57,13 @@ BATCHES = """
             other[1] = 2
         SlabCache(5, "u4", "u4")[1] = 2
 
-    before = _base.forks()
+    before = lock.forks()
 
     def work():
         look()
         use()
-        assert _base.forks() == before + 1
-        child(lambda: (use(), _base.forks() == before + 2 or os._exit(9)))
+        assert lock.forks() == before + 1
+        child(lambda: (use(), lock.forks() == before + 2 or os._exit(9)))
         child(use, os.fork)
 
     with beside(stamp):
@@ -77,7 +77,7 @@ BATCHES = """
             set_rest(False)
         stop = True
     cache._check()
-    assert _base.forks() == before
+    assert lock.forks() == before
     child(work, os.fork)
     print("done")
 """

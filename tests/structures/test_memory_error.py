@@ -17,7 +17,7 @@ import pytest
 from slabcache._structures import without_memory
 
 from slabcache import SlabCache
-from slabcache._write_behind import WriteBehindCore
+from slabcache.behind.core import WriteBehindCore
 
 RECORD = [("seen", "u8"), ("mentions", "u4")]
 RECORDS = {"record": RECORD, "padded": np.dtype([("seen", ">u8"), ("mentions", "u4")], align=True)}

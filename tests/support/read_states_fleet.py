@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 
-from read_states.fleet.machine import Fleet, free_port
+from measuring.ports import free_port
+from read_states.fleet.machine import Fleet
 from read_states.fleet.ring import Ring
 from read_states.rows import keys_of, open_store
 from support.read_states_service import state

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import aiohttp
 import uvicorn
 
-from read_states.fleet.machine import free_port
+from measuring.ports import free_port
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 # the environment of a process that runs the example

@@ -1,4 +1,5 @@
-"""Runs a piece of Python in a process of its own, with warnings as errors; it may import `support`."""
+"""Runs a piece of Python in a process of its own, with warnings as errors. It may import `support`, and
+`measuring`."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ import textwrap
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
+PATHS = [str(TESTS), str(TESTS.parent)]
 
 
 def command(script: str, *arguments: object) -> list[str]:
     options = ["-X", "faulthandler", "-W", "error"]
-    script = f"import sys; sys.path.append({str(TESTS)!r})\n{textwrap.dedent(script)}"
+    script = f"import sys; sys.path += {PATHS}\n{textwrap.dedent(script)}"
     return [sys.executable, *options, "-c", script, *map(str, arguments)]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from slabcache._drain import Batch
-from slabcache._write_behind import WriteBehindCore
+from slabcache.behind.core import WriteBehindCore
+from slabcache.behind.drain import Batch
 
 NEVER = 2**63  # a moment that does not come
 

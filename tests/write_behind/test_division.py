@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabcache import RowsRejected
-from slabcache.division import MISSES_MAX, PROBES, divide
+from slabcache.behind.division import MISSES_MAX, PROBES, divide
 
 
 class Rows:

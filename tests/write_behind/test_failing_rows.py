@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import RowsRejected, WriteBehindCache, flusher
+from slabcache import RowsRejected, WriteBehindCache
+from slabcache.behind import flusher
 from slabcache.stores import SQLiteStore
 from support.faulty_store import FaultyStore, make
 from support.sqlite_file import execute

@@ -9,11 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache._flights import Flight, Flights
+from slabcache.behind.flights import Flight, Flights
 
 KEYS = st.lists(st.sampled_from([b"a", b"b", b"c", b"d"]), min_size=1, max_size=5)
 LIMIT = 2
-STRAYS_MAX = 16  # as in _flights.pyx
+STRAYS_MAX = 16  # as in behind/flights.pyx
 
 
 class Model:

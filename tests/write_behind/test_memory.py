@@ -16,33 +16,15 @@ MARK = 32  # bytes
 LINKS, TABLE, NUMBERS, MARKS, NOISE = 12, 9, 1, 1, 4
 
 CHURN = """
-    import os
     import sys
     import numpy as np
+    from measuring.memory import resident_bytes
+    from measuring.stores import VoidStore
     from slabcache import WriteBehindCache
 
     entries, unsaved, pending = map(int, sys.argv[1:])
     key = np.dtype([("user_id", "u8"), ("channel_id", "u8")])
     value = np.dtype([("last_message_id", "u8"), ("mention_count", "u4"), ("last_pin_ts", "u4")])
-
-    class Store:
-        key_dtype, value_dtype = key, value
-
-        def load_many(self, keys):
-            return np.zeros(len(keys), value), np.zeros(len(keys), bool)
-
-        def save_many(self, keys, values):
-            pass
-
-        def delete_many(self, keys):
-            pass
-
-        def close(self):
-            pass
-
-    def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def write(cache, numbers):
         keys = np.zeros(len(numbers), key)
@@ -50,20 +32,21 @@ CHURN = """
         cache.put_many(keys, np.zeros(len(numbers), value))
 
     rng = np.random.default_rng(1)
-    with WriteBehindCache(10_000, Store(), flush_interval=1e6, flush_rows=1000) as other:
+    with WriteBehindCache(10_000, VoidStore(key, value), flush_interval=1e6, flush_rows=1000) as other:
         write(other, np.arange(10_000))
-    before = resident()
-    cache = WriteBehindCache(entries, Store(), flush_interval=1e6, flush_rows=1000, max_pending=pending)
-    at_start = resident() - before
+    before = resident_bytes()
+    store = VoidStore(key, value)
+    cache = WriteBehindCache(entries, store, flush_interval=1e6, flush_rows=1000, max_pending=pending)
+    at_start = resident_bytes() - before
     for start in range(0, entries, unsaved):            # each slot is dirty once, then by chance
         write(cache, np.arange(start, start + unsaved))
         cache.flush()
     for _ in range(entries // unsaved):
         write(cache, rng.integers(0, 2 * entries, unsaved))     # half of them evict
         cache.flush()
-    after_churn = resident() - before
+    after_churn = resident_bytes() - before
     write(cache, np.arange(3 * entries, 3 * entries + entries // 2))
-    print(cache.nbytes, at_start, after_churn, resident() - before - after_churn)
+    print(cache.nbytes, at_start, after_churn, resident_bytes() - before - after_churn)
     cache.close()
 """
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slabcache import ClosedError, WriteBehindCache, flusher
+from slabcache import ClosedError, WriteBehindCache
+from slabcache.behind import flusher
 from slabcache.stores import SQLiteStore
 from support.faulty_store import FaultyStore, make
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import WriteBehindCache, ending, flusher, loader, waiting, workers, write_behind
+from slabcache import WriteBehindCache, write_behind
+from slabcache.behind import ending, flusher, loader, waiting, workers
 from support.faulty_store import FaultyStore
 
 MODULES = (ending, loader, flusher, waiting, workers, write_behind)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slabcache import RowsRejected, WriteBehindCache
-from slabcache.loader import CALLS_MAX
+from slabcache.behind.loader import CALLS_MAX
 from support.faulty_store import FaultyStore
 
 KEYS = 20

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from slabcache import BackpressureError, RowsRejected, WriteBehindCache
-from slabcache._request import CREATE, Request
-from slabcache._write_behind import NO_ROOM
+from slabcache.behind.calls import Calls
+from slabcache.behind.core import NO_ROOM
+from slabcache.behind.request import CREATE, Request
 from support.faulty_store import FaultyStore
 
 LARGE = np.arange(100, 160)
@@ -226,9 +227,10 @@ def test_rows_that_fail_leave_too_little_room() -> None:
 
 
 @pytest.mark.parametrize("gives_up", [True, False])
-def test_who_was_kept_from_writing_is_told(gives_up: bool) -> None:
-    """Long before the lease would have ended."""
-    with held(FaultyStore(), backpressure_timeout=2) as cache:
+def test_who_was_kept_from_writing_is_told(gives_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: it need not look by itself."""
+    monkeypatch.setattr("slabcache.behind.calls._LOOK_AGAIN", 1000.0)
+    with held(FaultyStore(), backpressure_timeout=4) as cache:
         cache.put_many([1, 2], [1, 2])
         request = ask(cache, 3)
         with ThreadPoolExecutor(1) as pool:
@@ -236,10 +238,12 @@ def test_who_was_kept_from_writing_is_told(gives_up: bool) -> None:
             while not cache._flusher._denied:
                 assert not small.done()
                 time.sleep(0.001)
+            (waiter,) = cache._flusher._denied
             if gives_up:
                 cache._give_up_room(request)
             else:
                 cache._let_go_of_room()
+            assert waiter.is_met
             small.result()
         assert not cache._flusher._denied
 
@@ -395,14 +399,22 @@ def test_one_that_gives_up() -> None:
             cache[4] = 4  # room is kept
 
 
-def test_the_thread_that_writes_behind_takes_what_is_kept() -> None:
-    """It cannot wait, least of all for itself."""
+def test_the_thread_that_writes_behind_takes_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot wait, least of all for itself: nor does it try again until a lease ends."""
     store = FaultyStore()
     store.refused = {1}
-    written = []
+    written, waits = [], []
+    wait = Calls._waiting_for_room
+
+    def counted(*arguments: Any) -> Any:
+        waits.append(threading.current_thread().name)
+        return wait(*arguments)
+
+    monkeypatch.setattr(Calls, "_waiting_for_room", counted)
 
     def replace(keys: np.ndarray, values: np.ndarray, error: BaseException) -> None:
-        ask(cache, 5)
+        cache[2] = 5  # so that the next one finds too little room
+        ask(cache, 4)
         cache[3] = 3
         written.append(3)
 
@@ -411,4 +423,5 @@ def test_the_thread_that_writes_behind_takes_what_is_kept() -> None:
         cache[2] = 2
         cache.flush()
     assert written == [3]
-    assert store.rows == {2: 2, 3: 3}
+    assert waits == ["slabcache-flusher"]
+    assert store.rows == {2: 5, 3: 3}

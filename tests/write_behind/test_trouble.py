@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slabcache import ClosedError, flusher, waiting
+from slabcache import ClosedError
+from slabcache.behind import flusher, waiting
 from support.faulty_store import FaultyStore, make
 
 

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache._drain import Batch
-from slabcache._request import CREATE, Request
-from slabcache._write_behind import ABSENT, NO_ROOM, UNKNOWN
+from slabcache.behind.core import ABSENT, NO_ROOM, UNKNOWN
+from slabcache.behind.drain import Batch
+from slabcache.behind.request import CREATE, Request
 from support.write_behind_core import NEVER, Core, drained
 
 CAPACITY, MAX_PENDING = 4, 3

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
 import os
-import signal
-import traceback
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
 import numpy as np
 
+from measuring.collector import CollectorLog
+from measuring.memory import resident_bytes
+from measuring.processes import Worker
+from measuring.stores import VoidStore
+from measuring.turns import in_turn
 from read_states.app import Operations
 from read_states.load.histograms import histogram_of
 from read_states.load.population import CHANNELS, GUILD, Population
@@ -81,12 +83,11 @@ def contenders(entries: int, twin_entries: int, calls: int) -> list[Contender]:
     ]
 
 
-class Ready:
-    """A database that has every row, and gives it at once."""
-
-    key_dtype, value_dtype = KEY, VALUE
+class Ready(VoidStore):
+    """A database that has every row, gives it at once, and keeps none that is saved."""
 
     def __init__(self) -> None:
+        super().__init__(KEY, VALUE)
         self.loads = 0
 
     def load_many(self, keys: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -95,70 +96,36 @@ class Ready:
         values["last_message_id"] = keys["channel_id"] // 8
         return values, np.ones(len(keys), np.bool_)
 
-    def save_many(self, keys: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
-        pass
-
-    def delete_many(self, keys: np.ndarray[Any, Any]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
 
 def measure(
     chosen: Sequence[Contender], calls: int, core: int | None, progress: Progress
 ) -> dict[str, CacheRun]:
     """Fill all, then let them take turns; `progress` gets a name, and how much more of it is done."""
-    spawn = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes = []
-    try:
+    workers: dict[str, Worker] = {}
+    with ExitStack() as stack:
         for contender in chosen:
-            pipes[contender.name], theirs = spawn.Pipe()
-            process = spawn.Process(target=_child, args=(contender, calls, core, theirs), daemon=True)
-            process.start()
-            processes.append(process)
-            theirs.close()
-            while (filled := _receive(contender, pipes[contender.name])) is not None:
+            worker = stack.enter_context(Worker(contender.label, _run, contender, calls, core))
+            workers[contender.name] = worker
+            while (filled := worker.receive()) is not None:
                 progress(contender.name, filled)
-        for _ in range(TURNS):
-            for contender in chosen:
-                pipes[contender.name].send(True)
-                progress(contender.name, _receive(contender, pipes[contender.name]))
-        for pipe in pipes.values():
-            pipe.send(False)
-        return {contender.name: _receive(contender, pipes[contender.name]) for contender in chosen}
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-
-
-def _receive(contender: Contender, pipe: Connection) -> Any:
-    try:
-        message = pipe.recv()
-    except EOFError:
-        raise RuntimeError(f"{contender.label}: the process died") from None
-    if isinstance(message, str):
-        raise RuntimeError(f"{contender.label}:\n{message}")
-    return message
+        for _, (name, worker) in in_turn(list(workers.items()), TURNS):
+            worker.pipe.send(True)
+            progress(name, worker.receive())
+        for worker in workers.values():
+            worker.pipe.send(False)
+        return {name: worker.receive() for name, worker in workers.items()}
 
 
 # ---- in the child ------------------------------------------------------------------------------------------
 
 
-def _child(contender: Contender, calls: int, core: int | None, pipe: Connection) -> None:
-    # An interrupt from the terminal reaches the parent as well, which ends this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _run(pipe: Connection, contender: Contender, calls: int, core: int | None) -> None:
     if core is not None:
         os.sched_setaffinity(0, {core})
-    try:
-        asyncio.run(_run(contender, calls, pipe))
-    except Exception:
-        pipe.send(traceback.format_exc())
+    asyncio.run(_measure(contender, calls, pipe))
 
 
-async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
+async def _measure(contender: Contender, calls: int, pipe: Connection) -> None:
     population = Population(contender.users)
     requests = make_schedule(population, calls, 1, mix=CALLS)
     kind = SlabStates if contender.cache == "slabcache" else ObjectStates
@@ -166,7 +133,7 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
     gc.collect()
     gc.freeze()  # as the service does
     store = Ready()
-    resident, tracked = _resident_bytes(), len(gc.get_objects())
+    resident, tracked = resident_bytes(), len(gc.get_objects())
     states = kind(store, contender.capacity, MAX_PENDING, FLUSH_INTERVAL)
     for channels in scans(0, contender.scanned):
         await states.read_many(0, channels)
@@ -176,7 +143,7 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
         if number % 1000 == 0:
             pipe.send(1000 * CHANNELS)
     gc.collect()
-    filled, tracked = _resident_bytes() - resident, len(gc.get_objects()) - tracked
+    filled, tracked = resident_bytes() - resident, len(gc.get_objects()) - tracked
     pipe.send(None)
 
     watch = Watch(states, store, scans(contender.scanned, 2 * contender.scanned))
@@ -185,7 +152,7 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
         assert pipe.recv()
         await watch.turn(requests[begin : begin + step])
         pipe.send(step)
-    growth = _resident_bytes() - resident
+    growth = resident_bytes() - resident
     while pipe.recv():
         pipe.send(0)
     pipe.send(
@@ -198,7 +165,7 @@ async def _run(contender: Contender, calls: int, pipe: Connection) -> None:
             [histogram_of(times) for times in watch.working],
             [histogram_of(times) for times in watch.elapsed],
             watch.loaded,
-            watch.pauses,
+            watch.collections.pauses(),
         )
     )
     await states.close()
@@ -225,21 +192,19 @@ class Watch:
         self.working: list[array[int]] = []  # by turn
         self.elapsed: list[array[int]] = []
         self.loaded = 0
-        self.pauses: list[int] = []
+        self.collections = CollectorLog()
         self._states = states
         self._store = store
         self._scanning = scanning
         self._calls = 0
-        self._started = 0
         self._batch: list[Any] = []
         self._complete: list[Any] = []
 
     async def turn(self, requests: Sequence[Request]) -> None:
         self.working.append(array("q"))
         self.elapsed.append(array("q"))
-        gc.callbacks.append(self._collected)
-        await self._make_calls(requests)
-        gc.callbacks.remove(self._collected)
+        with self.collections:
+            await self._make_calls(requests)
 
     async def _make_calls(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -258,12 +223,6 @@ class Watch:
                 self.working[-1].append(working)
                 self.elapsed[-1].append(elapsed)
             self._respond(self._calls, request, answer)
-
-    def _collected(self, phase: str, _: dict[str, int]) -> None:
-        if phase == "start":
-            self._started = thread_time_ns()
-        else:
-            self.pauses.append(thread_time_ns() - self._started)
 
     def _respond(self, number: int, request: Request, answer: Any) -> None:
         """What a service makes for a request, and keeps until a batch of responses is written."""
@@ -295,8 +254,3 @@ def _call(states: Operations, request: Request) -> Any:
         case Kind.MENTION:
             return states.mention(channel, request.users, 1)
     raise ValueError(request.kind)
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
+
+from measuring.ports import free_port
 
 __all__ = ["Instance", "InstanceError", "Metrics", "cores", "running", "taken"]
 
@@ -60,7 +61,7 @@ async def running(
     session: aiohttp.ClientSession, log: Path, core: int | None, **options: object
 ) -> AsyncIterator[Instance]:
     """`serve` with these options, on this core; afterwards it is asked to end, and must end well."""
-    port = _free_port()
+    port = free_port()
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -118,9 +119,3 @@ def taken(pid: int) -> float:
     except (OSError, ValueError, AttributeError):
         return 0.0
     return (user + nice + system + steal - sum(map(int, mine))) / os.sysconf("SC_CLK_TCK")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

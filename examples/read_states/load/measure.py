@@ -26,12 +26,14 @@ import uvloop
 from msgspec.structs import replace
 from tqdm import tqdm
 
+from measuring.machine import machine
+from measuring.turns import in_turn
 from read_states.load import in_process
 from read_states.load.generator import Recording, connect, quiet_collector, replay, saturate, to_calls
 from read_states.load.histograms import histogram_of
 from read_states.load.instance import Instance, InstanceError, cores, running, taken
 from read_states.load.population import CHANNELS, Population
-from read_states.load.results import CacheRun, Conditions, FanOut, Results, Sample, ServiceRun, machine
+from read_states.load.results import CacheRun, Conditions, FanOut, Results, Sample, ServiceRun
 from read_states.load.schedule import Kind, Request, make_schedule
 from read_states.report.page import write_report
 from read_states.rows import VALUE, keys_of, open_store
@@ -39,6 +41,7 @@ from read_states.rows import VALUE, keys_of, open_store
 __all__ = ["main"]
 
 CACHES = ("slabcache", "objects")
+PACKAGES = ("slabcache", "uvicorn", "starlette", "msgspec", "aiohttp")  # that answer the requests
 LABELS = {"slabcache": "slabcache", "objects": "OrderedDict of objects"}
 POPULATION = 4  # records in the database for each in the cache
 SAMPLE_EVERY = 5.0  # seconds
@@ -124,7 +127,7 @@ def _measure(size: Size) -> Results:
     requests = make_schedule(population, size.rate, size.seconds)
     service_core, my_core = cores()
     conditions = Conditions(
-        machine(),
+        machine(*PACKAGES),
         f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         shlex.join(["python", "-m", "read_states.load", *sys.argv[1:]]),
         size.capacity,
@@ -182,11 +185,10 @@ async def _services(
             runs[cache] = await _under_load(cache, instance, session, size, population, requests)
         calls = {cache: itertools.cycle(to_calls(instances[cache].base, requests)) for cache in CACHES}
         with _bar("as fast as they can", SLICES * len(CACHES)) as bar, quiet_collector():
-            for turn in range(SLICES):
-                for cache in CACHES if turn % 2 == 0 else reversed(CACHES):
-                    good, seconds = await saturate(session, calls[cache], CLIENTS, size.slice_seconds)
-                    throughput[cache].append(good / seconds)
-                    bar.update()
+            for _, cache in in_turn(CACHES, SLICES):
+                good, seconds = await saturate(session, calls[cache], CLIENTS, size.slice_seconds)
+                throughput[cache].append(good / seconds)
+                bar.update()
     return {cache: replace(run, throughput=throughput[cache]) for cache, run in runs.items()}
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["CacheRun", "Conditions", "FanOut", "Results", "Sample", "ServiceRun", "machine"]
+__all__ = ["CacheRun", "Conditions", "FanOut", "Results", "Sample", "ServiceRun"]
 
 
 class Conditions(msgspec.Struct, frozen=True):
@@ -82,19 +79,3 @@ class Results(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, path: Path) -> Results:
         return msgspec.json.decode(path.read_bytes(), type=cls)
-
-
-def machine() -> str:
-    """Processor, cores, system, Python and what else answers the requests."""
-    model = platform.processor() or platform.machine()
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), model)
-    except OSError:
-        pass
-    packages = ("slabcache", "uvicorn", "starlette", "msgspec", "aiohttp")
-    return (
-        f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}, "
-        + ", ".join(f"{package} {version(package)}" for package in packages)
-    )

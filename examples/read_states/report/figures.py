@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from measuring.formats import duration
 from read_states.load.histograms import add_up, percentile, share_above
 from read_states.load.results import CacheRun, Results, Sample, ServiceRun
 from read_states.load.schedule import FAN_OUTS, Kind
@@ -16,7 +17,6 @@ __all__ = [
     "FanOutChance",
     "bars",
     "count",
-    "duration",
     "fan_out_chances",
     "latency",
     "of_turns",
@@ -184,12 +184,3 @@ def bars(results: Results) -> list[Bar]:
             size <= BYTES,
         ),
     ]
-
-
-def duration(nanoseconds: float) -> str:
-    """Three digits and the unit that suits them."""
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if nanoseconds >= 0.9995 * size:
-            number = nanoseconds / size
-            return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
-    return f"{nanoseconds:.0f} ns"

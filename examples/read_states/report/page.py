@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from measuring.formats import duration
 from read_states.load.histograms import add_up, percentile
 from read_states.load.population import CHANNELS, GUILD, SKEW
 from read_states.load.results import Results, ServiceRun
@@ -21,7 +22,6 @@ from read_states.report.figures import (
     bars,
     collecting,
     count,
-    duration,
     fan_out_chances,
     hit_ratio,
     latency,

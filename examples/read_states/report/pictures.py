@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from measuring.formats import duration
+from measuring.palette import BLUE, GREY, INK, ORANGE, latency_axis, tidy
 from read_states.load.histograms import add_up, distribution, share_above
 from read_states.load.results import CacheRun, Results, Sample, ServiceRun
 from read_states.load.schedule import Kind
@@ -22,7 +23,6 @@ from read_states.report.figures import (
     STALL,
     TWIN,
     bytes_in_service,
-    duration,
     fan_out_chances,
     hit_ratio,
     latency,
@@ -31,9 +31,6 @@ from read_states.report.figures import (
 
 __all__ = ["draw_all"]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-ORANGE, BLUE = "#D55E00", "#0072B2"
-INK, GREY, RULE = "#222222", "#666666", "#E4E4E4"
 COLOURS = {SLAB: BLUE, TWIN: ORANGE}
 NAMES = {SLAB: "slabcache", TWIN: "OrderedDict of objects"}
 ORDER = (TWIN, SLAB)  # the later one is drawn above
@@ -67,8 +64,8 @@ def _over_time(services: dict[str, ServiceRun]) -> Figure:
         axes.plot(seconds, p999, color=colour, linewidth=1.2, linestyle=(0, (4, 1.5)))
         axes.plot(seconds, p99, color=colour, linewidth=2.2, label=NAMES[name])
         axes.plot(seconds, p50, color=colour, linewidth=1.4, linestyle=(0, (1, 1.5)))
-    _latency_axis(axes.yaxis)
-    _tidy(axes, "seconds of load", "latency")
+    latency_axis(axes.yaxis)
+    _label(axes, "seconds of load", "latency")
     axes.set_xlim(0, max(len(run.timeline) for run in services.values()))
     for style, width, label in (
         ("-", 1, "maximum, at the edge of the shade"),
@@ -97,8 +94,8 @@ def _distribution(services: dict[str, ServiceRun]) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(numticks=9))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * (1 - share):.6g} %"))
-    _latency_axis(axes.yaxis)
-    _tidy(axes, "of all requests were as fast as this, or faster", "latency")
+    latency_axis(axes.yaxis)
+    _label(axes, "of all requests were as fast as this, or faster", "latency")
     axes.legend(frameon=False, fontsize=10, loc="lower right")
     figure.subplots_adjust(left=0.075, right=0.98, top=0.97, bottom=0.14)
     return figure
@@ -129,7 +126,7 @@ def _fan_out(services: dict[str, ServiceRun]) -> Figure:
             label=f"{NAMES[name]}: measured, all calls to one instance",
         )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
-    _tidy(axes, "calls of a client that starts", f"slowest takes over {duration(STALL)}")
+    _label(axes, "calls of a client that starts", f"slowest takes over {duration(STALL)}")
     axes.set_xlim(0, 101)
     axes.set_ylim(0, 1)
     axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
@@ -152,7 +149,7 @@ def _memory(results: Results) -> Figure:
     axes.bar_label(bars, [f"{size:.0f}" for size in sizes], padding=4, color=INK, fontsize=10)
     axes.axvline(BYTES, color=INK, linestyle="--", linewidth=1)
     axes.text(BYTES, 1.01, f"{BYTES} bytes", transform=axes.get_xaxis_transform(), ha="center", fontsize=9)
-    _tidy(axes, "bytes a record", "")
+    _label(axes, "bytes a record", "")
     axes.set_xlim(0, 1.15 * max(sizes))
     figure.subplots_adjust(left=0.38, right=0.97, top=0.92, bottom=0.15)
     return figure
@@ -171,7 +168,7 @@ def _pauses(services: dict[str, ServiceRun]) -> Figure:
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(0, 2 * axes.get_ylim()[1])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    _tidy(axes, "pause of the collector, up to", "how many")
+    _label(axes, "pause of the collector, up to", "how many")
     axes.legend(frameon=False, fontsize=9, loc="upper right")
     figure.subplots_adjust(left=0.15, right=0.98, top=0.92, bottom=0.2)
     return figure
@@ -222,7 +219,7 @@ def _samples(
         values = [measure(before, after) for before, after in itertools.pairwise(samples)]
         edges = [sample.at for sample in samples]
         axes.stairs(values, edges, color=COLOURS[name], linewidth=2, label=NAMES[name], baseline=None)
-    _tidy(axes, "seconds of load", label)
+    _label(axes, "seconds of load", label)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     figure.subplots_adjust(left=0.16, right=0.98, top=0.96, bottom=0.15)
     return figure, axes
@@ -245,29 +242,17 @@ def _calls(caches: dict[str, CacheRun]) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * (1 - share):.6g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
-    _latency_axis(axes.yaxis)
-    _tidy(axes, "of all calls were as fast as this, or faster", "processor's time of a call")
+    latency_axis(axes.yaxis)
+    _label(axes, "of all calls were as fast as this, or faster", "processor's time of a call")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     figure.subplots_adjust(left=0.075, right=0.98, top=0.97, bottom=0.14)
     return figure
 
 
-def _latency_axis(axis: Axis) -> None:
-    """Logarithmic, with units on the ticks."""
-    axis.axes.set_yscale("log")
-    axis.set_major_locator(LogLocator(numticks=12))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
-
-
-def _tidy(axes: Axes, below: str, beside: str) -> None:
+def _label(axes: Axes, below: str, beside: str) -> None:
     axes.set_xlabel(below, color=INK, labelpad=3)
     axes.set_ylabel(beside, color=INK)
-    axes.grid(axis="y", color=RULE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#AAAAAA")
-    axes.tick_params(colors=INK, labelsize=9, length=3)
+    tidy(axes)
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -12,29 +12,35 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slabcache.arguments import seconds, whole
+from slabcache.arguments import whole
 from slabcache.errors import RowsRejected
 from slabcache.stores.calls import Call
-from slabcache.stores.cassandra_connection import ForkSafeConnection
+from slabcache.stores.cassandra_cluster import (
+    UNREACHABLE,
+    ClusterOptions,
+    check_consistency,
+    check_credentials,
+    check_hosts,
+    check_timeout,
+    check_tls,
+    is_refused,
+)
 from slabcache.stores.cassandra_session import Opened, SharedSession, run_all
-from slabcache.stores.cassandra_table import ColumnFound, Table, check_name, keyspace_cql
+from slabcache.stores.cassandra_table import (
+    ColumnFound,
+    Table,
+    check_name,
+    check_replication,
+    keyspace_cql,
+)
 from slabcache.stores.table_store import TableStore
 from slabcache.stores.timestamps import Timestamps
 
 # isort: split
-# After cassandra_connection, which says what to install where there is no driver.
-from cassandra import (
-    AuthenticationFailed,
-    ConsistencyLevel,
-    InvalidRequest,
-    OperationTimedOut,
-    RequestExecutionException,
-    UnresolvableContactPoints,
-)
-from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
-from cassandra.policies import DCAwareRoundRobinPolicy, ExponentialReconnectionPolicy, TokenAwarePolicy
-from cassandra.query import BatchStatement, BatchType, SimpleStatement, tuple_factory
+# After cassandra_cluster, which says what to install where there is no driver.
+from cassandra import ConsistencyLevel, InvalidRequest
+from cassandra.cluster import Session
+from cassandra.query import BatchStatement, BatchType, SimpleStatement
 
 __all__ = ["CassandraStore"]
 
@@ -42,13 +48,7 @@ Array = np.ndarray[Any, Any]
 
 logger = logging.getLogger(__name__)
 
-# Those at which a row that was acknowledged is on a replica, and which both reads and writes can have.
-_LEVELS = ("ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_QUORUM", "EACH_QUORUM", "LOCAL_ONE")
-_RECONNECT_DELAYS = (0.25, 2.0)  # seconds, from the first to the longest: rows wait in memory meanwhile
-_HEARTBEAT = 10.0  # seconds; a connection that nothing comes back on is closed after two of them
 _SELECT_ROWS_MAX = 100  # keys that one SELECT names
-_PROTOCOL = 4  # of Cassandra 2.2 and all later ones; the driver would try newer ones first, and log each
-
 _SCHEMA_TIMEOUT = 30.0  # seconds, at least; to create a table takes longer than to write a row
 
 
@@ -68,8 +68,6 @@ _COLUMNS = _of_schema(
 _OF_ROWS = re.compile(
     "key may not be empty|key length|clustering columns is too long|oversized|constraint", re.I
 )
-
-_UNREACHABLE = (NoHostAvailable, UnresolvableContactPoints, OperationTimedOut, RequestExecutionException)
 
 
 class _Ready(NamedTuple):
@@ -167,68 +165,31 @@ class CassandraStore(TableStore):
         super().__init__(key, value)
         names = check_name(keyspace, "keyspace"), check_name(table, "table")
         self._table = Table(*names, self._key, self._value)
-        self._hosts = [hosts] if isinstance(hosts, str) else list(hosts)
-        if not self._hosts or not all(isinstance(host, str) and host for host in self._hosts):
-            raise ValueError(f"hosts {hosts!r} must be the name or address of a node, or several")
-        if consistency not in _LEVELS:
-            raise ValueError(f"consistency {consistency!r} is none of {', '.join(_LEVELS)}")
-        if (username is None) != (password is None):
-            raise ValueError("give both username and password, or neither")
-        request_timeout = seconds("request_timeout", request_timeout)
-        if request_timeout == 0:
-            raise ValueError("request_timeout must be more than 0 seconds")
-        if tls is not None and not isinstance(tls, ssl.SSLContext):
-            raise TypeError(f"tls must be an ssl.SSLContext, not {type(tls).__name__}")
-        port = whole("port", port, 1, 65535)
-        concurrency = whole("concurrency", concurrency, 1)
-        if isinstance(replication, Mapping):
-            replication = {name: whole(f"replication[{name!r}]", n, 1) for name, n in replication.items()}
-        elif replication is not None:
-            replication = whole("replication", replication, 1)
-        if replication is not None and not create:
-            raise ValueError("replication is for a keyspace that is created; give create=True as well")
-        self._create = create
-        self._replication = replication
-        self._timeout = request_timeout
-        self._concurrency = concurrency
-        nearby = DCAwareRoundRobinPolicy(datacenter) if datacenter else DCAwareRoundRobinPolicy()
-        profile = ExecutionProfile(
-            load_balancing_policy=TokenAwarePolicy(nearby),
-            consistency_level=ConsistencyLevel.name_to_value[consistency],
-            request_timeout=request_timeout,
-            row_factory=tuple_factory,
+        self._options = ClusterOptions(
+            hosts=check_hosts(hosts),
+            consistency=check_consistency(consistency),
+            credentials=check_credentials(username, password),
+            request_timeout=check_timeout(request_timeout),
+            tls=check_tls(tls),
+            port=whole("port", port, 1, 65535),
+            datacenter=datacenter,
         )
-        self._options = {
-            "connection_class": ForkSafeConnection,
-            "port": port,
-            "auth_provider": None if username is None else PlainTextAuthProvider(username, password),
-            "ssl_context": tls,
-            "execution_profiles": {EXEC_PROFILE_DEFAULT: profile},
-            "protocol_version": _PROTOCOL,
-            "connect_timeout": request_timeout,
-            "control_connection_timeout": request_timeout,
-            "reconnection_policy": ExponentialReconnectionPolicy(*_RECONNECT_DELAYS, max_attempts=None),
-            "idle_heartbeat_interval": _HEARTBEAT,
-            "idle_heartbeat_timeout": _HEARTBEAT,
-        }
-        self._port = port
-        patience = request_timeout + 2 * _SCHEMA_TIMEOUT
-        self._shared = SharedSession(self._make_cluster, self._make_ready, repr(self), patience)
-        try:
-            with self._shared.call() as call:
-                self._shared.open(call)
-        except _UNREACHABLE as error:
-            if any(map(_is_refusal, _errors_of(error))):
-                raise
-            logger.warning("%r cannot be reached yet: %s", self, error)
+        self._concurrency = whole("concurrency", concurrency, 1)
+        self._create = create
+        self._replication = check_replication(replication, create)
+        patience = self._options.request_timeout + 2 * _SCHEMA_TIMEOUT
+        self._shared = SharedSession(self._options.cluster, self._make_ready, repr(self), patience)
+        self._try_to_connect()
 
     def __repr__(self) -> str:
-        return f"<CassandraStore {self._table.keyspace}.{self._table.name} at {', '.join(self._hosts)}>"
+        hosts = ", ".join(self._options.hosts)
+        return f"<CassandraStore {self._table.keyspace}.{self._table.name} at {hosts}>"
 
     @property
     def identity(self) -> tuple[object, ...]:
         """What stores of the same table, asked for at the same nodes, have in common."""
-        return "cassandra", frozenset(self._hosts), self._port, self._table.keyspace, self._table.name
+        nodes = frozenset(self._options.hosts), self._options.port
+        return "cassandra", *nodes, self._table.keyspace, self._table.name
 
     def load_many(self, keys: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         """`(values, found)` of n keys, repeated ones included: n values, zero where not found, and n bools.
@@ -327,10 +288,8 @@ class CassandraStore(TableStore):
         for error in errors:
             if _OF_ROWS.search(str(error)):
                 raise RowsRejected(str(error)) from error
-        if errors:
-            raise errors[
-                0
-            ]  # a guardrail of the cluster's, for example, which has nothing to do with the rows
+        if errors:  # of a guardrail of the cluster's, for example, which has nothing to do with the rows
+            raise errors[0]
 
     def _attempt(
         self, opened: Opened, statement: Any, rows: list[tuple[Any, ...]], partition_at: int
@@ -361,12 +320,20 @@ class CassandraStore(TableStore):
     def _run(
         self, session: Session, requests: Iterator[tuple[Any, Any]]
     ) -> tuple[list[list[tuple[Any, ...]]], list[Exception]]:
-        return run_all(session, requests, concurrency=self._concurrency, timeout=self._timeout)
+        timeout = self._options.request_timeout
+        return run_all(session, requests, concurrency=self._concurrency, timeout=timeout)
 
     # ---- connecting ---------------------------------------------------------------------------------
 
-    def _make_cluster(self) -> Cluster:
-        return Cluster(self._hosts, **self._options)
+    def _try_to_connect(self) -> None:
+        """Open the session, so that what is wrong is told at once. Nodes may be away."""
+        try:
+            with self._shared.call() as call:
+                self._shared.open(call)
+        except UNREACHABLE as error:
+            if is_refused(error):
+                raise
+            logger.warning("%r cannot be reached yet: %s", self, error)
 
     def _make_ready(self, session: Session) -> _Ready:
         """Create what is to be created, check the table, prepare the statements."""
@@ -375,7 +342,7 @@ class CassandraStore(TableStore):
             self._create_table(session)
         differences = self._differences(session)
         if differences:
-            raise ValueError(f"table {table.keyspace}.{table.name} does not fit: {'; '.join(differences)}")
+            raise ValueError(f"{self._table_name()} does not fit: {'; '.join(differences)}")
         return _Ready(
             Timestamps(),
             insert=session.prepare(table.insert),
@@ -386,14 +353,14 @@ class CassandraStore(TableStore):
 
     def _create_table(self, session: Session) -> None:
         # Asked first: a user who may not create them needs no right to, where they are there.
-        table, seconds = self._table, max(self._timeout, _SCHEMA_TIMEOUT)
+        table, seconds = self._table, max(self._options.request_timeout, _SCHEMA_TIMEOUT)
         if self._replication is not None and not session.execute(_KEYSPACE, [table.keyspace]).all():
             session.execute(keyspace_cql(table.keyspace, self._replication), timeout=seconds)
         if not session.execute(_TABLE, table[:2]).all():
             try:
                 session.execute(table.create, timeout=seconds)
             except InvalidRequest as error:
-                raise ValueError(f"table {table.keyspace}.{table.name}: {error}") from error
+                raise ValueError(f"{self._table_name()}: {error}") from error
 
     def _table_name(self) -> str:
         return f"table {self._table.keyspace}.{self._table.name}"
@@ -413,15 +380,3 @@ def _partitions(rows: list[tuple[Any, ...]], at: int) -> dict[Any, list[tuple[An
     for row in rows:
         groups.setdefault(row[at], []).append(row)
     return groups
-
-
-def _errors_of(error: Exception) -> list[object]:
-    """What the nodes have said, as far as the driver tells."""
-    errors = getattr(error, "errors", None)
-    return list(errors.values()) if isinstance(errors, Mapping) else []
-
-
-def _is_refusal(error: object) -> bool:
-    """A node was there, and would not talk: waiting does not help."""
-    # The driver makes another error of Python's for certificates, and leaves but its text.
-    return isinstance(error, AuthenticationFailed) or "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -25,9 +25,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from slabcache.arguments import whole
 from slabcache.stores.columns import Column, quote
 
-__all__ = ["ColumnFound", "Table", "keyspace_cql"]
+__all__ = ["ColumnFound", "Table", "check_name", "check_replication", "keyspace_cql"]
 
 _INTEGERS = {
     "i1": "tinyint",
@@ -175,6 +176,23 @@ def check_name(name: str, what: str) -> str:
     if not re.fullmatch("[A-Za-z0-9_]{1,48}", name):
         raise ValueError(f"{what} {name!r}: use 1 to 48 letters, digits and underscores")
     return name
+
+
+def check_replication(
+    replication: int | Mapping[str, int] | None, create: bool
+) -> int | dict[str, int] | None:
+    """Replicas of a keyspace that is created: in each datacenter, or in those named."""
+    if replication is None:
+        return None
+    if isinstance(replication, Mapping):
+        checked: int | dict[str, int] = {
+            name: whole(f"replication[{name!r}]", count, 1) for name, count in replication.items()
+        }
+    else:
+        checked = whole("replication", replication, 1)
+    if not create:
+        raise ValueError("replication is for a keyspace that is created; give create=True as well")
+    return checked
 
 
 def _note_of(column: Column) -> str:

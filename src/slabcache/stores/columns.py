@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slabcache.schema import Description, Field, Role, describe
+from slabcache.codec.dtypes import Description, Field, Role, describe
 
 __all__ = ["Column", "ColumnKind", "as_bytes", "as_text", "check_rows", "columns_of", "quote"]
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import importlib
 import logging
 import os
 import sqlite3
@@ -370,6 +371,9 @@ def _after_fork_in_child() -> None:
     _forks = {}
 
 
+# A fork takes locks of `logging` and of thread pools, and calls that it waits for here may need these. Hooks
+# run in reverse order: those that take the locks have to be there before ours.
+importlib.import_module("concurrent.futures.thread")
 os.register_at_fork(
     before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
 )

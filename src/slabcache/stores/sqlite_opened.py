@@ -210,6 +210,8 @@ class Opened:
                 if file is not None and is_file(path, file):
                     path.unlink()
         finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(directory, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
             os.close(directory)
 
 

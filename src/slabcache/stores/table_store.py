@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from slabcache._record import Schema
+from slabcache.codec.dtypes import Description, Role, describe
+from slabcache.codec.record import Schema
+from slabcache.codec.rows import from_rows
 from slabcache.errors import RowsRejected
-from slabcache.rows import from_rows
-from slabcache.schema import Description, Role, describe
 from slabcache.stores.columns import check_rows, columns_of
 
 __all__ = ["TableStore"]

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 __all__ = ["Timestamps"]
 
-_REMEMBERED = (
-    64  # stamps; so many calls may be made while one is under way, without its having to start again
-)
+# Stamps. So many calls may be made while one is under way, without its having to start again.
+_REMEMBERED = 64
 
 
 class Timestamps:

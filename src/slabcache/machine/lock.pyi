@@ -1,0 +1,3 @@
+"""Types of the extension module `slabcache.machine.lock`."""
+
+def forks() -> int: ...
