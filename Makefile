@@ -41,7 +41,7 @@ read-states: $(VENV)/.release $(VENV)/.example
 	PYTHONPATH=.:examples $(BIN)/python -m read_states.load $(READ_STATES_ARGS)
 
 test: test-debug test-release test-read-states
-	@$(PYTHON) tools/cassandra check || true
+	@$(PYTHON) -m tools.cassandra check || true
 
 test-debug: $(VENV)/.debug $(VENV)/.test
 	PYTHONPATH=$(VENV)/debug $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -59,10 +59,10 @@ test-read-states: $(VENV)/.release $(VENV)/.test $(VENV)/.example
 
 # A Cassandra server on loopback, from the jars that Maven fetches once; its folder is build/cassandra.
 cassandra:
-	@$(PYTHON) tools/cassandra start
+	@$(PYTHON) -m tools.cassandra start
 
 cassandra-stop:
-	@$(PYTHON) tools/cassandra stop
+	@$(PYTHON) -m tools.cassandra stop
 
 # CassandraStore on that server; the tests start it, and stop it again if it did not run before.
 test-cassandra: $(VENV)/.release $(VENV)/.test $(VENV)/.example $(VENV)/.cassandra

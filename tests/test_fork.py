@@ -1,41 +1,17 @@
-"""fork: the child has its own working copy, whatever the parent's threads were doing.
-
-Children are watched by an alarm of their own: one that hangs is killed by it and so fails the test.
-That is a guard against waiting for ever, not a limit on how long the work may take.
-"""
+"""fork: the child has its own working copy, whatever the parent's threads were doing."""
 
 from __future__ import annotations
 
 from support.scripts import run
 
 PREAMBLE = """
-    import os, signal, sys, threading, warnings
+    import os, threading, warnings
     import numpy as np
     from slabcache import SlabCache
+    from support.forks import child, wait
+    from support.threads import beside
 
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-
-    def child(work):
-        pid = os.fork()
-        if pid:
-            return pid
-        signal.alarm(60)
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-
-    def wait(pid):
-        _, status = os.waitpid(pid, 0)
-        if status:
-            print("a child ended with", status, flush=True)
-            os._exit(1)  # whatever the threads are doing
 """
 
 COPY = """
@@ -99,10 +75,6 @@ BUSY = """
             cache.increment_many(keys, by=0)
             cache.touch(5)
 
-    threads = [threading.Thread(target=work) for work in (stamp, churn)]
-    for thread in threads:
-        thread.start()
-
     def work():
         cache._check()
         values, found = cache.get_many(keys)
@@ -116,12 +88,11 @@ BUSY = """
         cache.snapshot()
         cache._check()
 
-    for _ in range(FORKS):
-        wait(child(work))
-        cache.get(3)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with beside(stamp, churn):
+        for _ in range(FORKS):
+            wait(child(work))
+            cache.get(3)
+        stop.set()
     cache._check()
     print("done")
 """
@@ -143,10 +114,6 @@ MANY_CACHES = """
             SlabCache(10, "u4", "u4")[1] = 1  # caches come and go while others fork
             mine[0].copy()
 
-    threads = [threading.Thread(target=work, args=(caches[at::3],)) for at in range(3)]
-    for thread in threads:
-        thread.start()
-
     def use():
         for cache in caches:
             cache._check()
@@ -162,14 +129,10 @@ MANY_CACHES = """
             for pid in pids:
                 wait(pid)
 
-    forkers = [threading.Thread(target=forking) for _ in range(2)]
-    for thread in forkers:
-        thread.start()
-    for thread in forkers:
-        thread.join()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with beside(*(lambda at=at: work(caches[at::3]) for at in range(3))):
+        with beside(forking, forking):
+            pass
+        stop.set()
     for cache in caches:
         cache._check()
     print("done")
@@ -289,12 +252,10 @@ ORDER = (
             with held:
                 cache.put_many(keys, keys)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    for _ in range(5):
-        wait(child(lambda: cache._check()))
-    stop.set()
-    thread.join()
+    with beside(work):
+        for _ in range(5):
+            wait(child(lambda: cache._check()))
+        stop.set()
     print("done")
 """
 )

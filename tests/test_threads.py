@@ -13,6 +13,7 @@ import pytest
 
 from slabcache import SlabCache
 from support.scripts import run
+from support.threads import together
 
 STATE = [("n", "u4"), ("twice", "u8"), ("raw", "V9")]
 LARGE = 30_000  # rows: enough for any build to run the batch without the GIL
@@ -24,27 +25,6 @@ def switch_often() -> Iterator[None]:
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
-
-
-def together(*workers: Callable[[], None]) -> None:
-    """Runs all at once; what any of them raises fails the test."""
-    errors: list[BaseException] = []
-    barrier = threading.Barrier(len(workers))
-
-    def start(work: Callable[[], None]) -> None:
-        try:
-            barrier.wait()
-            work()
-        except BaseException as error:  # handed on below
-            errors.append(error)
-
-    threads = [threading.Thread(target=start, args=(work,)) for work in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 7, 50])

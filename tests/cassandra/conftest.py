@@ -14,7 +14,8 @@ from cassandra.cluster import Cluster
 
 from read_states.fleet.gateway import NO_NGINX, find_nginx
 from slabcache.stores import CassandraStore
-from support.cassandra_node import KEYSPACE, MakeStore, Node
+from support.cassandra_store import KEYSPACE, MakeStore
+from tools.cassandra.node import Node
 
 READ_STATES = "slabcache_read_states"
 
@@ -26,14 +27,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"{NO_NGINX}; a fleet is not tested without it")
 
 
+def drop(keyspace: str, node: Node) -> None:
+    facts = node.facts()
+    with Cluster([facts["host"]], port=facts["port"], protocol_version=4) as cluster:
+        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {keyspace}", timeout=None)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Node]:
     """Serves for the whole run. If it served before, it goes on afterwards."""
-    node = Node("cassandra")
-    was_there = node.running()
+    node = Node()
+    was_there = node.pid() is not None
     node.start()
-    with Cluster([node.facts["host"]], port=node.facts["port"], protocol_version=4) as cluster:
-        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {KEYSPACE}", timeout=None)
+    drop(KEYSPACE, node)
     yield node
     if not was_there:
         node.stop()
@@ -43,8 +49,7 @@ def server() -> Iterator[Node]:
 def node(server: Node) -> Iterator[Node]:
     """The server for a test that harms it: healthy again for the next one."""
     yield server
-    if server.running():
-        server.resume()
+    server.resume()
     server.start()
 
 
@@ -61,7 +66,7 @@ def make_store(server: Node, table_names: Iterator[str]) -> Iterator[MakeStore]:
     def make(key: Any = "u8", value: Any = "u8", **options: Any) -> CassandraStore:
         if "table" not in options:
             options = {"table": next(table_names), "create": True, "replication": 1, **options}
-        options = {"keyspace": KEYSPACE, **server.address, **options}
+        options = {"keyspace": KEYSPACE, **server.address(), **options}
         stores.append(CassandraStore(key=key, value=value, **options))
         return stores[-1]
 
@@ -73,7 +78,5 @@ def make_store(server: Node, table_names: Iterator[str]) -> Iterator[MakeStore]:
 @pytest.fixture
 def url(server: Node) -> str:
     """Of an empty store for Read States."""
-    host, port = server.facts["host"], server.facts["port"]
-    with Cluster([host], port=port, protocol_version=4) as cluster:
-        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {READ_STATES}", timeout=None)
-    return f"cassandra://{host}:{port}/{READ_STATES}"
+    drop(READ_STATES, server)
+    return server.url(READ_STATES)

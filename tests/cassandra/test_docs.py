@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from support.cassandra_node import KEYSPACE, MakeStore, Node
+from support.cassandra_store import KEYSPACE, MakeStore
+from tools.cassandra.node import Node
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "store.md"
 
 
 def test_the_working_program_on_cassandra(server: Node, make_store: MakeStore) -> None:
     page = PAGE.read_text()
+    address = server.address()
     program, lines = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
     here = {
-        '["10.0.0.1", "10.0.0.2"]': f"'{server.address['hosts']}', 'port': {server.address['port']}",
+        '["10.0.0.1", "10.0.0.2"]': f"'{address['hosts']}', 'port': {address['port']}",
         '"keyspace": "app"': f'"keyspace": "{KEYSPACE}"',
         "replication=3": "replication=1",
     }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
 from slabcache.errors import RowsRejected
 from slabcache.stores.cassandra_cluster import ClusterOptions
-from support.cassandra_node import KEYSPACE, TEMPORARY, MakeStore, Node, patiently
+from support.cassandra_store import KEYSPACE, TEMPORARY, MakeStore, patiently
 from support.scripts import run
+from support.threads import together
+from tools.cassandra.node import Node
 
 PAIR = [("a", "u8"), ("b", "u8")]
 FOR_GOOD = (RowsRejected, ValueError, TypeError, OverflowError)  # what would make a cache give rows up
@@ -82,7 +85,7 @@ def test_started_before_the_server(
 ) -> None:
     """The store is made, its calls fail, and once there is a server they do not."""
     there = make_store(PAIR, "u8")
-    name, address = there._table.name, node.address
+    name, address = there._table.name, node.address()
     node.kill()
     with caplog.at_level(logging.WARNING, "slabcache"):
         store = make_store(PAIR, "u8", table="started_before", create=True, **address)
@@ -105,7 +108,7 @@ def test_started_before_the_server(
 
 
 def test_many_threads_wait_for_one_connection(make_store: MakeStore, node: Node) -> None:
-    address = node.address
+    address = node.address()
     make_store(PAIR, "u8", table="shared", create=True, replication=1)
     node.kill()
     store = make_store(PAIR, "u8", table="shared", **address)
@@ -117,19 +120,17 @@ def test_many_threads_wait_for_one_connection(make_store: MakeStore, node: Node)
         patiently(lambda: store.save_many(keys[at : at + 1], np.array([at], "u8")))
         clusters.add(store._shared.open().cluster)
 
-    threads = [threading.Thread(target=use, args=(at,)) for at in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(use, at) for at in range(8)))
     assert len(clusters) == 1
     assert store.load_many(keys)[0].tolist() == list(range(8))
 
 
 FORK = """
-    import ctypes, os, signal, sys, threading, time, warnings
+    import ctypes, os, sys, threading, time, warnings
     import numpy as np
     from slabcache.stores import CassandraStore
+    from support.forks import child, wait
+    from support.threads import beside
 
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     host, port, keyspace, exits, who = sys.argv[1:]
@@ -145,35 +146,22 @@ FORK = """
             store.save_many(keys, keys + 1)
             assert (store.load_many(keys)[0] == keys + 1).all()
 
+    def use(mine):
+        assert (store.load_many(keys)[0] == keys + 1).all()
+        store.save_many(mine, mine)
+        store.delete_many(mine[:10])
+        assert store.load_many(mine)[1].sum() == 40
+        if exits == "closed":
+            store.close()
+
     # A fork made in C may come in the middle of anything that other threads do, and leave it locked.
-    threads = [threading.Thread(target=work) for _ in range(2 if who == "Python" else 0)]
-    for thread in threads:
-        thread.start()
-    for child in range(4):
-        if who == "C":
-            time.sleep(1.0)  # let the driver's threads rest: if one wants the GIL now, the child hangs
-        pid = fork()
-        if pid == 0:
-            signal.alarm(100)
-            assert (store.load_many(keys)[0] == keys + 1).all()
-            mine = keys[:50] + 1000 * (child + 1)
-            store.save_many(mine, mine)
-            store.delete_many(mine[:10])
-            assert store.load_many(mine)[1].sum() == 40
-            if exits == "closed":
-                store.close()
-            sys.stdout.flush()
-            if exits == "exit":
-                sys.exit(0)
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        if status:
-            print("a child ended with", status, flush=True)
-            os._exit(1)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    mine = np.concatenate([keys[:50] + 1000 * (child + 1) for child in range(4)])
+    with beside(*[work] * (2 if who == "Python" else 0)):
+        for turn in range(1, 5):
+            if who == "C":
+                time.sleep(1.0)  # let the driver's threads rest: if one wants the GIL now, the child hangs
+            wait(child(lambda: use(keys[:50] + 1000 * turn), fork, sys.exit if exits == "exit" else os._exit))
+        stop.set()
+    mine = np.concatenate([keys[:50] + 1000 * turn for turn in range(1, 5)])
     assert store.load_many(mine)[1].sum() == 160
     store.close()
     print("done")
@@ -188,7 +176,7 @@ LEAVING = [("closed", "Python"), ("exit", "Python"), ("_exit", "Python"), ("clos
 def test_a_forked_child_opens_its_own(make_store: MakeStore, node: Node, exits: str, who: str) -> None:
     """And leaves the parent's alone, however it ends, while the parent goes on writing and reading."""
     store = make_store()
-    told = run(FORK, node.facts["host"], node.facts["port"], store._table.keyspace, exits, who)
+    told = run(FORK, *node.address().values(), store._table.keyspace, exits, who)
     assert told == "done\n"
 
 
@@ -228,7 +216,7 @@ def test_leaving_the_interpreter_saves_all(
 ) -> None:
     """Although the driver has a handler for that, too."""
     store = make_store(table="leave", create=True, replication=1)
-    run(LEAVE.format(imports=imports), node.facts["host"], node.facts["port"], KEYSPACE, first)
+    run(LEAVE.format(imports=imports), *node.address().values(), KEYSPACE, first)
     values, found = store.load_many(np.arange(first, first + 2, dtype="u8"))
     assert found.all()
     assert values.tolist() == [7, 7]

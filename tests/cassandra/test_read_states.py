@@ -10,8 +10,8 @@ import pytest
 
 from read_states.rows import open_store
 from slabcache import stores
-from support.cassandra_node import Node
 from support.read_states_service import check_round_trip, get, post, running, state
+from tools.cassandra.node import Node
 
 
 def test_every_operation_and_a_restart(url: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabcache.stores import CassandraStore
-from support.cassandra_node import MakeStore
+from support.cassandra_store import MakeStore
 from support.model import canon, canon_rows, to_array
 from support.strategies import KEY_DTYPES, VALUE_DTYPES, keys_of, values_of
 

@@ -10,12 +10,13 @@ import pytest
 from cassandra.cluster import NoHostAvailable
 
 from slabcache.stores import CassandraStore
-from support.cassandra_node import KEYSPACE, Node, patiently
+from support.cassandra_store import KEYSPACE, patiently
+from tools.cassandra.node import HOME, Node
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    node = Node("cassandra-secure", "--secure")
+    node = Node(HOME.with_name("cassandra-secure"), secure=True)
     node.start()
     yield node
     node.stop()
@@ -23,7 +24,7 @@ def node() -> Iterator[Node]:
 
 def connect(node: Node, password: str, tls: ssl.SSLContext | None) -> CassandraStore:
     return CassandraStore(
-        **node.address,
+        **node.address(),
         keyspace=KEYSPACE,
         table="secure",
         key="u8",
@@ -37,7 +38,7 @@ def connect(node: Node, password: str, tls: ssl.SSLContext | None) -> CassandraS
 
 
 def test_credentials_and_tls(node: Node) -> None:
-    trusted = ssl.create_default_context(cafile=str(node.home / "server.pem"))
+    trusted = ssl.create_default_context(cafile=node.home / "server.pem")
     # The server creates its first user a moment after it has begun to serve.
     store = patiently(lambda: connect(node, "cassandra", trusted))
     key = np.array([2**64 - 1], "u8")

@@ -14,7 +14,7 @@ from cassandra import InvalidRequest
 
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.stores import CassandraStore
-from support.cassandra_node import KEYSPACE, TEMPORARY, MakeStore, execute
+from support.cassandra_store import KEYSPACE, TEMPORARY, MakeStore, execute
 
 PAIR = [("a", "u8"), ("b", "u8")]
 

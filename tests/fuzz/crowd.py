@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from slabcache import SlabCache
+from support.threads import together
 
 KEY_SPECS: tuple[Any, ...] = ("<u8", ">u2", [("a", "<u4"), ("b", ">u4")], "S5", [("a", "u1"), ("b", "V11")])
 REPEATED = 5  # numbers of a value
@@ -81,7 +83,6 @@ class Run:
         self.dtype = np.dtype(case.key)
         self.evicted = 0
         self.lock = threading.Lock()
-        self.errors: list[BaseException] = []
         self.looked_up = self.added = 0
         self.cache = SlabCache(
             case.capacity, case.key, [("n", "<i8"), ("more", "<i8", (REPEATED,))],
@@ -109,16 +110,13 @@ class Run:
         assert (values["more"] == values["more"][:, :1]).all(), f"torn: {values}"
 
     def drive(self, worker: int) -> None:
-        try:
-            counts: Counter[str] = Counter()
-            for step in self.case.ops:
-                if step.worker == worker:
-                    self.act(step, counts)
-            with self.lock:
-                self.looked_up += counts["looked up"]
-                self.added += counts["added"]
-        except BaseException as error:
-            self.errors.append(error)
+        counts: Counter[str] = Counter()
+        for step in self.case.ops:
+            if step.worker == worker:
+                self.act(step, counts)
+        with self.lock:
+            self.looked_up += counts["looked up"]
+            self.added += counts["added"]
 
     def act(self, step: Step, counts: Counter[str]) -> None:
         cache, keys = self.cache, [self.key(number) for number in step.keys]
@@ -196,13 +194,7 @@ class Run:
                 assert stats.insertions - stats.deletions - stats.evictions == stats.size <= stats.capacity
 
     def __call__(self) -> None:
-        threads = [threading.Thread(target=self.drive, args=(number,)) for number in range(self.case.workers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self.errors:
-            raise self.errors[0]
+        together(*(partial(self.drive, number) for number in range(self.case.workers)))
         self.cache._check()
         stats = self.cache.stats()
         assert stats.hits + stats.misses == self.looked_up, f"{self.looked_up} look-ups are not {stats}"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import socket
-import sqlite3
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +21,8 @@ from read_states import limits
 from read_states.app import Operations, Service, make_app
 from read_states.bodies import ReadState
 from read_states.limits import FIELDS_MAX, HEAD_MAX, PIPELINED_MAX, LimitedServer, Requests, Session
-from support.read_states_service import Instance, get, post, running, started, state
+from support.read_states_service import Instance, get, hosted, post, running, started, state
+from support.sqlite_file import execute
 
 MIB = 2**20
 ROOM = 32.0  # MiB that the service may take in addition; without limits each attack takes more
@@ -158,15 +158,10 @@ async def serving() -> AsyncIterator[tuple[LimitedServer, Connection]]:
     app = make_app(Service(cast(Operations, Zeros()), (), 100))
     config = uvicorn.Config(app, http=Requests, ws=Session, ws_ping_interval=None, log_config=None)
     server = LimitedServer(config, max_arriving=100)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        connection = await asyncio.open_connection(*listener.getsockname())
+    async with hosted(server) as address:
+        connection = await asyncio.open_connection(*address)
         yield server, connection
         connection[1].close()
-        server.should_exit = True
-        await running
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -382,8 +377,7 @@ def test_a_damaged_row_does_not_fill_the_log(tmp_path: Path, cache: str) -> None
 
     with running(f"sqlite:{file}"):
         pass
-    with contextlib.closing(sqlite3.connect(file)) as database, database:
-        database.execute("INSERT INTO read_states VALUES (1, 1, 0, -1, 0)")
+    execute(file, "INSERT INTO read_states VALUES (1, 1, 0, -1, 0)")
     begin = time.monotonic()
     with running(f"sqlite:{file}", "--cache", cache) as instance:
         asyncio.run(main(instance.url))

@@ -11,14 +11,18 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from zlib import crc32
 
 import aiohttp
 import numpy as np
 import pytest
-from aiohttp import web
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from measuring.ports import free_port
 from read_states.app import UnavailableError
@@ -32,7 +36,7 @@ from read_states.rows import KEY, VALUE
 from read_states.states import SlabStates
 from support.faulty_store import FaultyStore
 from support.read_states_fleet import ask, live_through_changes
-from support.read_states_service import ENVIRONMENT, get, post, state
+from support.read_states_service import ENVIRONMENT, get, hosted, post, state
 
 
 @pytest.fixture
@@ -46,26 +50,17 @@ def store(tmp_path: Path) -> str:
 @asynccontextmanager
 async def echoes(count: int) -> AsyncIterator[list[str]]:
     """Servers that answer everything with their address."""
-    runners, addresses = [], []
 
-    def answer_of(address: str) -> web.Application:
-        async def answer(_: web.Request) -> web.Response:
-            return web.Response(text=address)
+    async def answer(request: Request) -> Response:
+        host, port = request.scope["server"]
+        return Response(f"{host}:{port}")
 
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", answer)
-        return app
-
-    for _ in range(count):
-        addresses.append(f"127.0.0.1:{free_port()}")
-        runners.append(web.AppRunner(answer_of(addresses[-1])))
-        await runners[-1].setup()
-        await web.TCPSite(runners[-1], "127.0.0.1", int(addresses[-1].split(":")[1])).start()
-    try:
-        yield addresses
-    finally:
-        for runner in runners:
-            await runner.cleanup()
+    config = uvicorn.Config(
+        Starlette(routes=[Route("/{path:path}", answer)]), log_config=None, timeout_keep_alive=3600
+    )
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(hosted(uvicorn.Server(config))) for _ in range(count)]
+        yield [f"{host}:{port}" for host, port in servers]
 
 
 async def compare_with_nginx(folder: Path) -> None:

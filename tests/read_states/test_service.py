@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import resource
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,11 +27,13 @@ from support.read_states_service import (
     Instance,
     check_round_trip,
     get,
+    hosted,
     post,
     running,
     started,
     state,
 )
+from support.sqlite_file import execute
 
 LARGEST = 2**63 - 1
 
@@ -95,7 +96,7 @@ def test_many_clients_in_a_cache_that_is_far_too_small(store: str, cache: str) -
 
     with running(store, *options) as instance:
         asyncio.run(main(instance.url))
-    rows = sqlite3.connect(store.removeprefix("sqlite:")).execute("SELECT * FROM read_states").fetchall()
+    rows = execute(store.removeprefix("sqlite:"), "SELECT * FROM read_states")
     last = {
         channel: max(message for message in range(1, 30) if message % 7 == channel) for channel in range(7)
     }
@@ -179,9 +180,7 @@ def test_a_full_count_of_mentions_stays_as_it_is(store: str, cache: str) -> None
 
     with running(store):
         pass
-    with sqlite3.connect(store.removeprefix("sqlite:")) as database:
-        database.execute("INSERT INTO read_states VALUES (1, 3, 0, ?, 0)", (full,))
-    database.close()
+    execute(store.removeprefix("sqlite:"), f"INSERT INTO read_states VALUES (1, 3, 0, {full}, 0)")
     with running(store, "--cache", cache) as instance:
         asyncio.run(main(instance.url))
 
@@ -194,12 +193,11 @@ def test_rows_that_the_database_refuses_are_said(store: str) -> None:
 
     with running(store):
         pass
-    with sqlite3.connect(store.removeprefix("sqlite:")) as database:
-        database.execute(
-            "CREATE TRIGGER never BEFORE INSERT ON read_states WHEN new.user_id = 2 "
-            "BEGIN SELECT RAISE(ABORT, 'never'); END"
-        )
-    database.close()
+    execute(
+        store.removeprefix("sqlite:"),
+        "CREATE TRIGGER never BEFORE INSERT ON read_states WHEN new.user_id = 2 "
+        "BEGIN SELECT RAISE(ABORT, 'never'); END",
+    )
     with started(store) as instance:
         asyncio.run(main(instance.url))
         assert instance.terminate() == 1
@@ -401,19 +399,18 @@ def test_who_leaves_while_a_session_waits_leaves_no_traceback(
     async def main() -> None:
         slow = Slow()
         service = Service(cast(Operations, slow), (), 100)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None))
-            serving = asyncio.create_task(server.serve([listener]))
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-                session = await client.ws_connect("/users/1/session")
-                await session.send_json({"read": [1]})
-                while not slow.asked:
-                    await asyncio.sleep(0.01)
-                await session.close()
-                while server.server_state.tasks:
-                    await asyncio.sleep(0.01)
-            server.should_exit = True
-            await serving
+        server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None))
+        async with (
+            hosted(server) as (host, port),
+            aiohttp.ClientSession(f"http://{host}:{port}") as client,
+        ):
+            session = await client.ws_connect("/users/1/session")
+            await session.send_json({"read": [1]})
+            while not slow.asked:
+                await asyncio.sleep(0.01)
+            await session.close()
+            while server.server_state.tasks:
+                await asyncio.sleep(0.01)
 
     monkeypatch.setattr(app, "PATIENCE", 0.3)
     asyncio.run(main())

@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from slabcache.errors import ClosedError
 from slabcache.stores import cassandra_session
 from slabcache.stores.cassandra_session import SharedSession, run_all
 from slabcache.stores.timestamps import Timestamps
+from support.threads import beside, together
 
 
 class Future:
@@ -147,13 +149,9 @@ def test_threads_share_a_session() -> None:
     cluster.gate.clear()
     shared = shared_session(cluster)
     opened = []
-    threads = [threading.Thread(target=lambda: opened.append(shared.open())) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    cluster.connecting.wait()
-    cluster.gate.set()
-    for thread in threads:
-        thread.join()
+    with beside(*[lambda: opened.append(shared.open())] * 8):
+        cluster.connecting.wait()
+        cluster.gate.set()
     assert len(opened) == 8
     assert len({id(each) for each in opened}) == 1
     assert cluster.connected == 1
@@ -210,14 +208,10 @@ def test_each_thread_that_waited_in_vain_has_an_error_of_its_own() -> None:
         except OSError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=attempt) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while len(shared.here()._bells) < 3:  # until they wait
-        cluster.connecting.wait(0.001)
-    cluster.gate.set()
-    for thread in threads:
-        thread.join()
+    with beside(*[attempt] * 4):
+        while len(shared.here()._bells) < 3:  # until they wait
+            cluster.connecting.wait(0.001)
+        cluster.gate.set()
     assert len({id(error) for error in errors}) == 4
     assert sorted(map(str, errors)) == [
         "another thread could not open the session: OSError: nobody there"
@@ -229,13 +223,11 @@ def test_the_wait_for_another_thread_ends() -> None:
     cluster = Cluster()
     cluster.gate.clear()
     shared = SharedSession(lambda: cluster, lambda session: "ready", patience=0.01)
-    thread = threading.Thread(target=shared.open)
-    thread.start()
-    cluster.connecting.wait()
-    with pytest.raises(TimeoutError, match="another thread has been opening the session for 0.01 seconds"):
-        shared.open()
-    cluster.gate.set()
-    thread.join()
+    with beside(shared.open):
+        cluster.connecting.wait()
+        with pytest.raises(TimeoutError, match="another thread has been opening the session for 0.01 sec"):
+            shared.open()
+        cluster.gate.set()
     assert shared.open().ready == "ready"
 
 
@@ -256,9 +248,7 @@ def test_a_close_that_gives_up_waiting_leaves_the_session_to_the_last_call(
     shared = SharedSession(lambda: cluster, lambda session: "ready", name="it", patience=0.0)
     with shared.call() as call:
         shared.open(call)
-        closer = threading.Thread(target=shared.close)
-        closer.start()
-        closer.join()
+        together(shared.close)
         shared.close()  # and in the middle of a call of this thread, for which it does not wait at all
         assert cluster.closed == 0
     assert cluster.closed == 1
@@ -303,13 +293,9 @@ def test_time_stamps_of_many_threads() -> None:
         for _ in range(3000):
             mine.append(stamps.next())
 
-    threads = [threading.Thread(target=take, args=(mine,)) for mine in told]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(take, mine) for mine in told))
     assert all(mine == sorted(mine) for mine in told)
-    together = list(itertools.chain.from_iterable(told))
-    assert len(set(together)) == len(together) == 12_000
-    assert stamps.next() > max(together)
+    given = list(itertools.chain.from_iterable(told))
+    assert len(set(given)) == len(given) == 12_000
+    assert stamps.next() > max(given)
     assert len(stamps._given) <= 66

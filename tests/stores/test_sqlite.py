@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from slabcache.errors import ClosedError, RowsRejected
 from slabcache.stores import SQLiteStore, Store
 from support.model import canon, canon_rows, to_array, zero
+from support.sqlite_file import execute
 from support.strategies import key_dtypes, keys_of, value_dtypes, values_of
 
 KEY = [("user_id", "u8"), ("channel_id", "u8")]
@@ -37,19 +38,6 @@ def pairs(*rows: tuple[int, int]) -> np.ndarray:
 
 def states(*rows: tuple[int, int, int]) -> np.ndarray:
     return np.array(list(rows), VALUE)
-
-
-def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    """As another program would, on a connection of its own."""
-    with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute(sql).fetchall()
-        connection.commit()
-    return rows
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "states.db"
 
 
 @pytest.fixture
@@ -140,7 +128,7 @@ def test_unsigned_integers(path: Path) -> None:
         assert (values == (keys["channel_id"] ^ keys["user_id"])[::-1]).all()
         store.delete_many(keys[::2])
         assert store.load_many(keys)[1].tolist() == [False, True] * 18
-    assert query(path, 'SELECT min("user_id"), max("user_id") FROM states') == [(-(2**63), 2**63 - 1)]
+    assert execute(path, 'SELECT min("user_id"), max("user_id") FROM states') == [(-(2**63), 2**63 - 1)]
 
 
 @pytest.mark.parametrize("size", ["f2", "f4", "f8"])
@@ -152,9 +140,9 @@ def test_floats_that_compare_oddly(path: Path, size: str) -> None:
     assert found.all()
     assert canon_rows(values) == canon_rows(odd)
     # Numbers in a query as well, whatever their sign; NaN is what has no value.
-    assert query(path, "SELECT key FROM states WHERE value = 0 ORDER BY key") == [(0,), (1,)]
-    assert query(path, "SELECT key FROM states WHERE value < 0") == [(3,)]
-    assert query(path, "SELECT key FROM states WHERE value IS NULL") == [(4,)]
+    assert execute(path, "SELECT key FROM states WHERE value = 0 ORDER BY key") == [(0,), (1,)]
+    assert execute(path, "SELECT key FROM states WHERE value < 0") == [(3,)]
+    assert execute(path, "SELECT key FROM states WHERE value IS NULL") == [(4,)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 1000, 70_001])
@@ -224,8 +212,8 @@ def test_other_arrays_are_refused(store: SQLiteStore, keys: Any, values: Any, er
 def test_a_person_can_query_it(store: SQLiteStore, path: Path) -> None:
     store.save_many(pairs((42, 7), (42, 8)), states((1001, 3, 0), (1002, 4, 0)))
     sql = "SELECT channel_id, mention_count, typeof(mention_count) FROM states WHERE user_id = 42"
-    assert query(path, sql) == [(7, 3, "integer"), (8, 4, "integer")]
-    query(path, "UPDATE states SET mention_count = 9 WHERE channel_id = 8")
+    assert execute(path, sql) == [(7, 3, "integer"), (8, 4, "integer")]
+    execute(path, "UPDATE states SET mention_count = 9 WHERE channel_id = 8")
     assert store.load_many(pairs((42, 8)))[0].tolist() == [(1002, 9, 0)]
 
 
@@ -264,7 +252,7 @@ def test_what_a_table_is_declared_as(path: Path) -> None:
         ("k", "M8[M]", 2),
     ]
     open_store(path, "u4", value).close()
-    assert [row[2:4] for row in query(path, "PRAGMA table_info(states)")] == [
+    assert [row[2:4] for row in execute(path, "PRAGMA table_info(states)")] == [
         ("INTEGER", 1),
         ("INTEGER", 1),
         ("UNSIGNED BIGINT", 1),
@@ -302,15 +290,15 @@ DEFINITION = "a UNSIGNED BIGINT NOT NULL, b INTEGER NOT NULL, c INTEGER NOT NULL
     ],
 )
 def test_another_table_is_refused(path: Path, definition: str, message: str) -> None:
-    query(path, f"CREATE TABLE states ({definition})")
+    execute(path, f"CREATE TABLE states ({definition})")
     with pytest.raises(ValueError, match=message) as caught:
         open_store(path, [("a", "u8"), ("b", "i4")], [("c", "i4")])
     assert "Name another table" in str(caught.value)
-    assert query(path, "SELECT * FROM states") == []
+    assert execute(path, "SELECT * FROM states") == []
 
 
 def test_a_view_is_refused(path: Path) -> None:
-    query(path, "CREATE VIEW states AS SELECT 1 AS key, 2 AS value")
+    execute(path, "CREATE VIEW states AS SELECT 1 AS key, 2 AS value")
     with pytest.raises(ValueError, match="the primary key is"):
         open_store(path, "i4", "i4")
 
@@ -342,7 +330,7 @@ def test_a_table_that_would_be_misread_is_refused(path: Path, first: Any, second
 
 
 def test_a_table_of_ones_own_with_the_same_columns_is_used(path: Path) -> None:
-    query(path, "CREATE TABLE states (value integer CHECK (value < 100), KEY integer PRIMARY KEY)")
+    execute(path, "CREATE TABLE states (value integer CHECK (value < 100), KEY integer PRIMARY KEY)")
     with closing(open_store(path, "u4", "u4")) as store:
         keys, values = np.arange(3, dtype="u4"), np.array([1, 100, 2], "u4")
         with pytest.raises(RowsRejected, match="CHECK constraint failed") as caught:
@@ -355,7 +343,7 @@ def test_a_table_of_ones_own_with_the_same_columns_is_used(path: Path) -> None:
 
 def test_a_trigger_that_refuses_a_deletion(store: SQLiteStore, path: Path) -> None:
     store.save_many(pairs((1, 1)), states((1, 1, 1)))
-    query(path, "CREATE TRIGGER keep BEFORE DELETE ON states BEGIN SELECT RAISE(ABORT, 'kept'); END")
+    execute(path, "CREATE TRIGGER keep BEFORE DELETE ON states BEGIN SELECT RAISE(ABORT, 'kept'); END")
     with pytest.raises(RowsRejected, match="kept"):
         store.delete_many(pairs((1, 1)))
     assert store.load_many(pairs((1, 1)))[1].all()
@@ -402,7 +390,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_names_and_never_code(path: Path, name: str) -> None:
-    query(path, "CREATE TABLE victim (a)")
+    execute(path, "CREATE TABLE victim (a)")
     key = [(name, "u4"), ("other", "u4")]
     value = [("first", "u4"), (name + "2", "u4")]
     for table, spec in ((name, (key, value)), ("plain", (value, key))):
@@ -415,7 +403,7 @@ def test_names_are_names_and_never_code(path: Path, name: str) -> None:
             assert values.tolist() == [(6, 2), (6, 1)]
             store.delete_many(keys[:1])
             assert store.load_many(keys)[1].tolist() == [False, True]
-    assert query(path, "SELECT name FROM sqlite_master WHERE name = 'victim'") == [("victim",)]
+    assert execute(path, "SELECT name FROM sqlite_master WHERE name = 'victim'") == [("victim",)]
 
 
 @pytest.mark.parametrize(
@@ -461,7 +449,7 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> No
         store.save_many(np.array([1], "u4"), np.array([2], "u4"))
         assert {entry.name for entry in tmp_path.iterdir()} >= {name, "elsewhere"}
         assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert query(tmp_path / name, "SELECT * FROM t") == [(1, 2)]
+    assert execute(tmp_path / name, "SELECT * FROM t") == [(1, 2)]
 
 
 def test_a_symbolic_link(tmp_path: Path) -> None:
@@ -471,7 +459,7 @@ def test_a_symbolic_link(tmp_path: Path) -> None:
     with closing(open_store(link)) as store:
         store.save_many(pairs((1, 1)), states((1, 1, 1)))
         store.save_many(pairs((2, 2)), states((1, 1, 1)))
-    assert query(target, "SELECT count(*) FROM states") == [(2,)]
+    assert execute(target, "SELECT count(*) FROM states") == [(2,)]
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100])
@@ -528,7 +516,7 @@ def test_a_store_that_is_forgotten(path: Path) -> None:
 
 
 def test_a_store_that_was_never_opened_leaves_nothing_open(path: Path) -> None:
-    query(path, "CREATE TABLE states (a)")
+    execute(path, "CREATE TABLE states (a)")
     with pytest.raises(ValueError, match="is missing"):
         open_store(path)
     assert not open_files(path.parent)

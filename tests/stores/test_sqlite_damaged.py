@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,16 +14,12 @@ import pytest
 
 from slabcache import RowsRejected, WriteBehindCache
 from slabcache.stores import SQLiteStore
+from support.sqlite_file import execute
 
 KEY = [("user", "u8"), ("channel", "u8")]
 VALUE = [("seen", "u8"), ("mentions", "u4"), ("name", "S4")]
 ROWS = 40
 HURT = 17
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "states.db"
 
 
 @pytest.fixture
@@ -39,9 +34,7 @@ def keys(*users: int) -> np.ndarray:
 
 
 def damage(path: Path, change: str, user: int = HURT) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"UPDATE states SET {change} WHERE user = {user}")
-        connection.commit()
+    execute(path, f"UPDATE states SET {change} WHERE user = {user}")
 
 
 @pytest.mark.parametrize(

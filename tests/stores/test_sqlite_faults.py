@@ -16,6 +16,7 @@ import pytest
 
 from slabcache.stores import SQLiteStore
 from support.scripts import command, run
+from support.sqlite_file import execute
 
 
 def open_store(path: Path, busy_timeout: float = 0.05) -> SQLiteStore:
@@ -28,14 +29,8 @@ def numbers(*items: int) -> np.ndarray:
 
 def contents(path: Path) -> dict[int, int]:
     """What is in the file that is there, for somebody who opens it now."""
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        return dict(connection.execute("SELECT key, value FROM states"))
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "states.db"
+    assert execute(path, "PRAGMA integrity_check") == [("ok",)]
+    return dict(execute(path, "SELECT key, value FROM states"))
 
 
 @pytest.fixture
@@ -153,6 +148,7 @@ def test_writing_fails() -> None:
         import resource, sqlite3, sys, tempfile, os
         import numpy as np
         from slabcache.stores import SQLiteStore
+        from support.sqlite_file import execute
 
         def limit(size):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -175,9 +171,7 @@ def test_writing_fails() -> None:
             store.save_many(many, np.zeros(20_000, "V200"))
             assert store.load_many(many)[1].all()
             store.close()
-            with sqlite3.connect(path) as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            connection.close()
+            assert execute(path, "PRAGMA integrity_check") == [("ok",)]
     """
     lines = run(script).splitlines()
     assert len(lines) == 9
@@ -203,8 +197,7 @@ def test_an_error_in_the_middle_leaves_nothing(store: SQLiteStore, path: Path, e
 
 
 def test_a_table_that_is_dropped(store: SQLiteStore, path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE states")
+    execute(path, "DROP TABLE states")
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         store.save_many(numbers(1), numbers(11))
     store.save_many(numbers(1), numbers(11))
@@ -214,8 +207,7 @@ def test_a_table_that_is_dropped(store: SQLiteStore, path: Path) -> None:
 
 def test_a_table_that_becomes_another_does_not_blame_the_rows(store: SQLiteStore, path: Path) -> None:
     """A `ValueError` would mean that these rows can never be stored, and they would be given up."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE states RENAME COLUMN value TO worth")
+    execute(path, "ALTER TABLE states RENAME COLUMN value TO worth")
     for _ in range(3):
         with pytest.raises(sqlite3.Error) as caught:
             store.save_many(numbers(1), numbers(11))
@@ -223,13 +215,14 @@ def test_a_table_that_becomes_another_does_not_blame_the_rows(store: SQLiteStore
     assert "column 'worth' is not in the dtypes" in str(caught.value)
     with pytest.raises(sqlite3.Error):
         store.load_many(numbers(1))  # never the name of the column as text
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE states RENAME COLUMN worth TO value")
+    execute(path, "ALTER TABLE states RENAME COLUMN worth TO value")
     store.save_many(numbers(1), numbers(11))
     assert contents(path) == {1: 11}
 
 
 # ---- the file is removed or replaced -------------------------------------------------------------------
+
+Way = Callable[[Path], None]
 
 
 def remove(path: Path) -> None:
@@ -264,17 +257,23 @@ def replace_the_directory(path: Path) -> None:
     path.parent.mkdir()
 
 
-WAYS = [remove, remove_all, move_away, replace, replace_by_an_empty_file, replace_the_directory]
+@pytest.fixture(
+    params=[remove, remove_all, move_away, replace, replace_by_an_empty_file, replace_the_directory]
+)
+def way(request: pytest.FixtureRequest) -> Way:
+    return request.param
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.fixture
+def there(way: Way) -> dict[int, int]:
+    """What is in the file after that."""
+    return {5: 50} if way is replace else {}
+
+
 @pytest.mark.parametrize("first", ["save", "load", "delete"])
 def test_between_calls(
-    path: Path, way: Callable[[Path], None], first: str, caplog: pytest.LogCaptureFixture
+    path: Path, way: Way, there: dict[int, int], first: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path.parent.joinpath("d").mkdir()
-    path = path.parent / "d" / "states.db"
-    there = {5: 50} if way is replace else {}
     with closing(open_store(path)) as store:
         for round_ in (1, 2):
             store.save_many(numbers(1, 2), numbers(10, 20))
@@ -293,12 +292,8 @@ def test_between_calls(
     assert "was removed or replaced while it was open" in caplog.text
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("moment", ["BEGIN IMMEDIATE", "INSERT", "COMMIT"])
-def test_in_the_middle_of_a_save(path: Path, way: Callable[[Path], None], moment: str) -> None:
-    path.parent.joinpath("d").mkdir()
-    path = path.parent / "d" / "states.db"
-    there = {5: 50} if way is replace else {}
+def test_in_the_middle_of_a_save(path: Path, way: Way, there: dict[int, int], moment: str) -> None:
     with closing(open_store(path)) as store:
         store.save_many(numbers(1, 2), numbers(10, 20))
         store.load_many(numbers(1))
@@ -317,14 +312,10 @@ def test_in_the_middle_of_a_save(path: Path, way: Callable[[Path], None], moment
         assert store.load_many(numbers(1, 3, 5))[0].tolist() == [0, 30, there.get(5, 0)]
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("moment", ["connected", "configured"])
 def test_while_it_is_opened(
-    path: Path, way: Callable[[Path], None], moment: str, monkeypatch: pytest.MonkeyPatch
+    path: Path, way: Way, there: dict[int, int], moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path.parent.joinpath("d").mkdir()
-    path = path.parent / "d" / "states.db"
-    there = {5: 50} if way is replace else {}
     open_store(path).close()
     struck: list[str] = []
 
@@ -382,8 +373,7 @@ def test_a_file_that_becomes_another_table(
     store: SQLiteStore, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = path.with_name("other.db")
-    with closing(sqlite3.connect(other)) as connection:
-        connection.execute("CREATE TABLE states (a)")
+    execute(other, "CREATE TABLE states (a)")
     other.replace(path)
     with pytest.raises(sqlite3.ProgrammingError, match="column 'key' is missing"):
         store.save_many(numbers(3), numbers(30))

@@ -14,12 +14,15 @@ import pytest
 from support.scripts import run
 
 FORK = """
-    import ctypes, faulthandler, gc, os, signal, sqlite3, sys, tempfile, threading, traceback
+    import contextlib, ctypes, faulthandler, gc, os, signal, sqlite3, sys, tempfile, threading, warnings
     import numpy as np
     from slabcache.stores import SQLiteStore
+    from support import forks
+    from support.sqlite_file import execute
+    from support.threads import beside
 
     faulthandler.register(signal.SIGALRM, chain=True)  # what hangs says where
-    signal.alarm(200)
+    warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     AFTER = "hook in the child" in sys.argv[1]
     folder = tempfile.mkdtemp()
     path, elsewhere = os.path.join(folder, "x.db"), os.path.join(folder, "y.db")
@@ -29,24 +32,12 @@ FORK = """
         return [target for target in map(os.path.realpath, links) if target.startswith(path)]
 
     def child(work, leave=os._exit):
-        pid = ctypes.PyDLL(None).fork()
-        if pid:
-            _, status = os.waitpid(pid, 0)
-            if status:
-                print("a child ended with", status, flush=True)
-                os._exit(1)  # whatever the threads are doing
-            return
-        signal.alarm(100)
-        status = 1
-        try:
+        def first():
             if AFTER:
                 ctypes.pythonapi.PyOS_AfterFork_Child()
             work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        sys.stderr.flush()
-        leave(status)
+
+        forks.wait(forks.child(first, ctypes.PyDLL(None).fork, leave))
 
     def new(path=path):
         return SQLiteStore(path, table="t", key="u4", value="u8", busy_timeout=5)
@@ -63,6 +54,21 @@ FORK = """
         store.save_many(keys[:10], np.full(10, 7, "u8"))
         assert (store.load_many(keys[:10])[0] == 7).all()
         store.delete_many(keys[:10])
+
+    @contextlib.contextmanager
+    def amid_a_call():
+        # of another thread, which rests meanwhile
+        inside, leave_it = threading.Event(), threading.Event()
+
+        def hold():
+            with store._connections.reading():
+                inside.set()
+                leave_it.wait()
+
+        with beside(hold):
+            inside.wait()
+            yield
+            leave_it.set()
 
     keys = np.arange(1000, dtype="u4")
     store = new()
@@ -104,10 +110,8 @@ INHERITED = """
             store.save_many(keys, keys.astype("u8"))
             assert (store.load_many(keys)[0] == keys).all()
     store.close()
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert connection.execute("SELECT count(*) FROM t").fetchall() == [(1000,)]
-    connection.close()
+    assert execute(path, "PRAGMA integrity_check") == [("ok",)]
+    assert execute(path, "SELECT count(*) FROM t") == [(1000,)]
     print("done")
 """
 
@@ -132,20 +136,9 @@ NOTHING_OPEN = """
 """
 
 IN_THE_MIDDLE = """
-    # Of a call of another thread, which rests: what SQLite has locked by then stays locked in the child.
-    inside, leave_it = threading.Event(), threading.Event()
-
-    def hold():
-        with store._connections.reading():
-            inside.set()
-            leave_it.wait()
-
-    thread = threading.Thread(target=hold, daemon=True)
-    thread.start()
-    inside.wait()
-    child(lambda: (refused(lambda: store.load_many(keys)), refused(lambda: new(elsewhere))))
-    leave_it.set()
-    thread.join()
+    # What SQLite has locked by then stays locked in the child.
+    with amid_a_call():
+        child(lambda: (refused(lambda: store.load_many(keys)), refused(lambda: new(elsewhere))))
     use(store)
     store.close()
     print("done")
@@ -153,26 +146,9 @@ IN_THE_MIDDLE = """
 
 GIVEN_UP = """
     # A fork of Python's does not wait for ever for a call of another thread, which may be waiting for it.
-    import warnings
-    warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     store._connections._patience = 0.0
-    inside, leave_it = threading.Event(), threading.Event()
-
-    def hold():
-        with store._connections.reading():
-            inside.set()
-            leave_it.wait()
-
-    thread = threading.Thread(target=hold, daemon=True)
-    thread.start()
-    inside.wait()
-    pid = os.fork()
-    if not pid:
-        refused(lambda: store.load_many(keys))
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    leave_it.set()
-    thread.join()
+    with amid_a_call():
+        forks.wait(forks.child(lambda: refused(lambda: store.load_many(keys))))
     use(store)
     store.close()
     print("done")
@@ -180,8 +156,6 @@ GIVEN_UP = """
 
 IN_ONES_OWN_CALL = """
     # A finalizer that forks in the middle of a call, in Python's way this time: the child stops there.
-    import warnings
-    warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     me = os.getpid()
 
     def fork():

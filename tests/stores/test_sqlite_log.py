@@ -19,11 +19,6 @@ ROWS = 300  # of a batch
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "states.db"
-
-
-@pytest.fixture
 def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SQLiteStore]:
     monkeypatch.setattr(sqlite_log, "LOG_SIZE", LOG_SIZE)
     monkeypatch.setattr(sqlite_log, "_TOO_LARGE", LOG_SIZE * 5 // 4)

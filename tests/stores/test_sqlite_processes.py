@@ -1,32 +1,26 @@
-"""SQLiteStore used by several threads and several processes, forked ones among them, at the same time.
-
-Children are watched by an alarm of their own, which is a guard against waiting for ever and no limit on how
-long the work may take.
-"""
+"""SQLiteStore used by several threads and several processes, forked ones among them, at the same time."""
 
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from slabcache.errors import ClosedError
 from slabcache.stores import SQLiteStore
 from support.scripts import command, run
+from support.sqlite_file import execute
+from support.threads import beside, together
 
 
 def open_store(path: Path) -> SQLiteStore:
     return SQLiteStore(path, table="states", key="u4", value="u8", busy_timeout=600)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "states.db"
 
 
 # ---- threads -------------------------------------------------------------------------------------------
@@ -34,55 +28,38 @@ def path(tmp_path: Path) -> Path:
 
 def test_threads_read_whole_batches_while_one_writes(path: Path) -> None:
     keys = np.arange(1500, dtype="u4")  # several SELECTs
-    torn: list[object] = []
-    rounds = 0
+    torn: list[np.ndarray] = []
     with closing(open_store(path)) as store:
         store.save_many(keys, np.zeros(1500, "u8"))
         stop = threading.Event()
 
         def read() -> None:
             last = 0
-            try:
-                while not stop.is_set():
-                    values, found = store.load_many(keys)
-                    if not found.all() or (values != values[0]).any() or values[0] < last:
-                        torn.append(values)
-                    last = int(values[0])
-            except BaseException as error:  # the thread must not end in silence
-                torn.append(error)
+            while not stop.is_set():
+                values, found = store.load_many(keys)
+                if not found.all() or (values != values[0]).any() or values[0] < last:
+                    torn.append(values)
+                last = int(values[0])
 
-        threads = [threading.Thread(target=read) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for rounds in range(1, 100):
-            store.save_many(keys, np.full(1500, rounds, "u8"))
-            assert store.load_many(keys[:1])[0].tolist() == [rounds]
-        stop.set()
-        for thread in threads:
-            thread.join()
+        with beside(*[read] * 4):
+            for rounds in range(1, 100):
+                store.save_many(keys, np.full(1500, rounds, "u8"))
+                assert store.load_many(keys[:1])[0].tolist() == [rounds]
+            stop.set()
     assert not torn
 
 
 def test_threads_that_write(path: Path) -> None:
-    failed: list[BaseException] = []
     with closing(open_store(path)) as store:
 
         def write(me: int) -> None:
-            try:
-                keys = np.arange(me * 100, me * 100 + 100, dtype="u4")
-                for number in range(20):
-                    store.save_many(keys, np.full(100, number, "u8"))
-                    assert (store.load_many(keys)[0] == number).all()
-                store.delete_many(keys[:50])
-            except BaseException as error:  # the thread must not end in silence
-                failed.append(error)
+            keys = np.arange(me * 100, me * 100 + 100, dtype="u4")
+            for number in range(20):
+                store.save_many(keys, np.full(100, number, "u8"))
+                assert (store.load_many(keys)[0] == number).all()
+            store.delete_many(keys[:50])
 
-        threads = [threading.Thread(target=write, args=(me,)) for me in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failed
+        together(*(partial(write, me) for me in range(4)))
         assert store.load_many(np.arange(400, dtype="u4"))[1].sum() == 200
 
 
@@ -92,23 +69,17 @@ def test_close_waits_for_calls_under_way(path: Path) -> None:
     for _ in range(10):
         store = open_store(path)
         store.save_many(keys, keys.astype("u8"))
-        ends: list[BaseException] = []
 
-        def read(store: SQLiteStore = store, ends: list[BaseException] = ends) -> None:
-            try:
-                while True:
+        def read(store: SQLiteStore = store) -> None:
+            while True:
+                try:
                     store.load_many(keys)
-            except BaseException as error:  # looked at below
-                ends.append(error)
+                except ClosedError:
+                    return
 
-        threads = [threading.Thread(target=read) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        store.load_many(keys)
-        store.close()
-        for thread in threads:
-            thread.join()
-        assert [type(end).__name__ for end in ends] == ["ClosedError"] * 3
+        with beside(read, read, read):
+            store.load_many(keys)
+            store.close()
 
 
 # ---- other processes -----------------------------------------------------------------------------------
@@ -204,16 +175,18 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(path: Path) -> None:
         assert found.all()
         assert (values == values[0]).all()  # whole batches
         assert values[0] in (acknowledged, acknowledged + 1)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert execute(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 # ---- fork ----------------------------------------------------------------------------------------------
 
 FORK = """
-    import gc, os, signal, sqlite3, sys, tempfile, threading, warnings
+    import gc, os, sys, tempfile, threading, warnings
     import numpy as np
     from slabcache.stores import SQLiteStore
+    from support.forks import child, wait
+    from support.sqlite_file import execute
+    from support.threads import beside
 
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     directory = tempfile.mkdtemp()
@@ -223,31 +196,8 @@ FORK = """
         links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
         return [target for target in map(os.path.realpath, links) if target.startswith(directory)]
 
-    def child(work, leave=os._exit):
-        pid = os.fork()
-        if pid:
-            return pid
-        signal.alarm(300)
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        sys.stderr.flush()
-        leave(status)
-
-    def wait(pid):
-        _, status = os.waitpid(pid, 0)
-        if status:
-            print("a child ended with", status, flush=True)
-            os._exit(1)  # whatever the threads are doing
-
     def integrity():
-        connection = sqlite3.connect(path)
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        connection.close()
+        assert execute(path, "PRAGMA integrity_check") == [("ok",)]
 
     keys = np.arange(1000, dtype="u4")
     store = SQLiteStore(path, table="t", key="u4", value="u8", busy_timeout=200)
@@ -276,7 +226,7 @@ OWN_CONNECTIONS = """
     warnings.simplefilter("ignore", ResourceWarning)
     for job in (work, close, lambda: None):
         for leave in (os._exit, sys.exit):
-            pid = child(job, leave)
+            pid = child(job, leave=leave)
             store.save_many(keys[10:], np.full(990, pid, "u8"))
             wait(pid)
             assert (store.load_many(keys[10:])[0] == pid).all()
@@ -287,7 +237,6 @@ OWN_CONNECTIONS = """
 
 BUSY = """
     stop = threading.Event()
-    failed = []
 
     def write():
         number = 0
@@ -300,34 +249,21 @@ BUSY = """
             values, found = store.load_many(keys)
             assert found.all() and (values == values[0]).all()
 
-    def watched(work):
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=watched, args=(work,)) for work in (write, read, read)]
-    for thread in threads:
-        thread.start()
-
     def work():
         assert not open_files(), open_files()
         for _ in range(5):
             values, found = store.load_many(keys)
             assert found.all() and (values == values[0]).all(), "half a batch"
-        thread = threading.Thread(target=lambda: store.load_many(keys))
-        thread.start()
-        thread.join()
+        with beside(lambda: store.load_many(keys)):
+            pass
         store.save_many(keys + 1000, np.full(1000, os.getpid(), "u8"))
         assert (store.load_many(keys + 1000)[0] == os.getpid()).all()
 
-    for _ in range(8):
-        wait(child(work))
-        store.load_many(keys)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not failed, failed
+    with beside(write, read, read):
+        for _ in range(8):
+            wait(child(work))
+            store.load_many(keys)
+        stop.set()
     integrity()
     store.close()
     print("done")
@@ -335,25 +271,16 @@ BUSY = """
 
 MANY_FORKERS = """
     # Several threads fork, while stores come and go.
-    failed = []
+    def forking():
+        for turn in range(20):
+            own = SQLiteStore(path, table="t", key="u4", value="u8", busy_timeout=200)
+            pid = child(lambda: (own.load_many(keys), store.load_many(keys)))
+            own.load_many(keys)
+            wait(pid)
+            own.close()
 
-    def forking(me):
-        try:
-            for turn in range(20):
-                own = SQLiteStore(path, table="t", key="u4", value="u8", busy_timeout=200)
-                pid = child(lambda: (own.load_many(keys), store.load_many(keys)))
-                own.load_many(keys)
-                wait(pid)
-                own.close()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=forking, args=(me,)) for me in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed, failed
+    with beside(forking, forking, forking):
+        pass
     integrity()
     store.close()
     print("done")
@@ -448,11 +375,9 @@ FINALIZED = """
             forking.wait()
             gc.collect()
 
-    thread = threading.Thread(target=call)
-    thread.start()
-    inside.wait()
-    wait(child(lambda: used.load_many(keys)))
-    thread.join()
+    with beside(call):
+        inside.wait()
+        wait(child(lambda: used.load_many(keys)))
     used.close()
     print("done")
 """

@@ -18,21 +18,8 @@ from slabcache import RowsRejected
 from slabcache.stores import SQLiteStore
 from slabcache.stores.sqlite_table import Table, TableDiffersError
 from support.model import canon_rows
+from support.sqlite_file import execute
 from support.strategies import VALUE_DTYPES
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "theirs.db"
-
-
-def execute(path: Path, *statements: str) -> list[tuple[Any, ...]]:
-    """As another program would; the rows of the last statement."""
-    rows: list[tuple[Any, ...]] = []
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for statement in statements:
-            rows = connection.execute(statement).fetchall()
-    return rows
 
 
 def open_store(path: Path, key: Any = "u8", value: Any = "u4", table: str = "t") -> SQLiteStore:
@@ -378,7 +365,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_named(path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(sqlite3.DatabaseError, match="theirs.db: file is not a database"):
+    with pytest.raises(sqlite3.DatabaseError, match="states.db: file is not a database"):
         open_store(path)
 
 

@@ -1,8 +1,7 @@
 """A fork made in C, which runs none of Python's hooks: no half batch in the child, and locks that work.
 
 The thread that runs batches rests, without wanting the GIL, when a batch is over, until the fork is made:
-Python itself hangs in a child where another thread waited for the GIL. Children are watched by an alarm of
-their own, against waiting for ever.
+Python itself hangs in a child where another thread waited for the GIL.
 """
 
 from __future__ import annotations
@@ -12,35 +11,20 @@ import pytest
 from support.scripts import run
 
 PREAMBLE = """
-    import ctypes, gc, os, signal, sys, sysconfig, threading, time, traceback, warnings
+    import ctypes, gc, os, sysconfig, time, warnings
     import numpy as np
     from slabcache import SlabCache, WriteBehindCache
     from slabcache.machine import lock
     from slabcache._structures import Writer, batches, set_rest
     from slabcache.behind.core import WriteBehindCore
+    from support import forks
+    from support.threads import beside
 
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     c_fork = getattr(ctypes, KIND)(None).fork
 
-    def child(work, fork=None):
-        pid = (fork or c_fork)()
-        if pid:
-            _, status = os.waitpid(pid, 0)
-            if status:
-                print("a child ended with", status, flush=True)
-                os._exit(1)
-            return
-        signal.alarm(60)
-        set_rest(False)
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
+    def child(work, fork=c_fork):
+        forks.wait(forks.child(lambda: (set_rest(False), work()), fork))
 """
 
 BATCHES = """
@@ -82,18 +66,16 @@ BATCHES = """
         child(lambda: (use(), lock.forks() == before + 2 or os._exit(9)))
         child(use, os.fork)
 
-    thread = threading.Thread(target=stamp)
-    thread.start()
-    for _ in range(FORKS):
-        set_rest(True)
-        while not batches():  # it rests, or is between two batches
-            set_rest(False)
-            time.sleep(0.0001)
+    with beside(stamp):
+        for _ in range(FORKS):
             set_rest(True)
-        child(work)
-        set_rest(False)
-    stop = True
-    thread.join()
+            while not batches():  # it rests, or is between two batches
+                set_rest(False)
+                time.sleep(0.0001)
+                set_rest(True)
+            child(work)
+            set_rest(False)
+        stop = True
     cache._check()
     assert lock.forks() == before
     child(work, os.fork)
@@ -151,12 +133,6 @@ SCALAR = """
         FORKS, KEYS = 50, 300
         caches = [SlabCache(200, "u8", "u8") for _ in range(3)]
         writers = [Writer() for _ in caches]
-        threads = [
-            threading.Thread(target=writer.run, args=(cache, KEYS))
-            for writer, cache in zip(writers, caches)
-        ]
-        for thread in threads:
-            thread.start()
 
         def work():
             gc.disable()
@@ -167,12 +143,11 @@ SCALAR = """
                 cache.put_many(np.arange(1000), np.arange(1000))
                 cache._check()
 
-        for _ in range(FORKS):
-            child(work)
-        for writer in writers:
-            writer.stop()
-        for thread in threads:
-            thread.join()
+        with beside(*(lambda at=at: writers[at].run(caches[at], KEYS) for at in range(3))):
+            for _ in range(FORKS):
+                child(work)
+            for writer in writers:
+                writer.stop()
         for cache in caches:
             cache._check()
     print("done")

@@ -8,6 +8,7 @@ import numpy as np
 from slabcache._structures import overtakes
 
 from slabcache import SlabCache
+from support.threads import beside
 
 SIZE, SMALL, TURNS = 50_000, 300, 20
 
@@ -23,13 +24,9 @@ def test_a_large_batch_has_its_turn_among_small_ones() -> None:
             cache.put_many(keys[:SMALL], keys[:SMALL])
             cache[5] = 6
 
-    threads = [threading.Thread(target=write_little) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(TURNS):
-        cache.put_many(keys, keys)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with beside(*[write_little] * 4):
+        for _ in range(TURNS):
+            cache.put_many(keys, keys)
+        stop.set()
     cache._check()
     assert overtakes(cache) == 0

@@ -3,8 +3,12 @@
 model.py                what the caches promise, as plain Python: the oracle
 strategies.py           dtypes, keys, values, and the layouts that one list of rows can have
 faulty_store.py         a store in memory that fails when it is told to
+write_behind_core.py    a write-behind cache without its thread
 scripts.py              programs in processes of their own
-cassandra_node.py       a Cassandra server
+forks.py                children of these, which are watched
+threads.py              threads beside a test, which are watched
+sqlite_file.py          a database in a file, as another program sees it
+cassandra_store.py      stores on a real Cassandra server
 read_states_service.py  the service of the example, started
 read_states_fleet.py    its fleet, with instances that come and go
 """

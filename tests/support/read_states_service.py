@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
 import aiohttp
+import uvicorn
 
 from measuring.ports import free_port
 
@@ -90,6 +91,18 @@ def running(store: str, *options: str) -> Iterator[Instance]:
         assert instance.terminate() == 0, "".join(instance.log)
         assert "all is saved" in instance.log[-1]
         assert "Traceback" not in "".join(instance.log)
+
+
+@contextlib.asynccontextmanager
+async def hosted(server: uvicorn.Server) -> AsyncIterator[tuple[str, int]]:
+    """A server in this process, at a free port; its address."""
+    server.config.port = 0
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()
+    server.should_exit = True
+    await serving
 
 
 async def post(client: aiohttp.ClientSession, path: str, **body: Any) -> Any:

@@ -19,6 +19,7 @@ from slabcache import RowsRejected, WriteBehindCache
 from slabcache.behind import flusher
 from slabcache.stores import SQLiteStore
 from support.faulty_store import FaultyStore, make
+from support.sqlite_file import execute
 
 ERRORS = [
     RuntimeError("one row"),
@@ -162,12 +163,10 @@ def test_deletions_that_fail_hold_up_no_saves() -> None:
 
 def test_deletions_reach_the_store_before_saves(tmp_path: Path) -> None:
     path = tmp_path / "rows.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute(
-            "CREATE TABLE t (key INTEGER NOT NULL, value INTEGER NOT NULL UNIQUE, PRIMARY KEY (key)) "
-            "WITHOUT ROWID"
-        )
-    connection.close()
+    execute(
+        path,
+        "CREATE TABLE t (key INTEGER NOT NULL PRIMARY KEY, value INTEGER NOT NULL UNIQUE) WITHOUT ROWID",
+    )
 
     def store() -> SQLiteStore:
         return SQLiteStore(path, table="t", key="i8", value="i8")

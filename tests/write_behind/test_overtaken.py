@@ -9,21 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache.behind.core import ABSENT, UNKNOWN, WriteBehindCore
+from slabcache.behind.core import ABSENT, UNKNOWN
 from slabcache.behind.drain import Drained
 from slabcache.behind.request import READ, Request
+from support.write_behind_core import NEVER, Core, drained
 
 CAPACITY, MAX_PENDING = 2, 1
 KEYS = st.integers(0, 4)
-NEVER = 2**63
-
-
-class Core(WriteBehindCore):
-    def __init__(self) -> None:
-        super().__init__(CAPACITY, MAX_PENDING, "u8", "i8", None)
-
-    def _wake(self) -> None:
-        pass
 
 
 class Machine(RuleBasedStateMachine):
@@ -31,7 +23,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core()
+        self.core = Core(CAPACITY, MAX_PENDING)
         self.store = {key: -key - 1 for key in range(5)}
         self.newest: dict[int, int | None] = dict(self.store)  # what each key has; None: deleted
         self.batch: Any = None
@@ -61,8 +53,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.batch is None)
     @rule(limit=st.integers(1, 3))
     def drain(self, limit: int) -> None:
-        self.batch = Drained(self.core, limit)
-        self.core._drain(self.batch, NEVER)
+        self.batch = drained(self.core, NEVER, limit)
 
     @precondition(lambda self: self.batch is not None)
     @rule(taken=st.booleans())

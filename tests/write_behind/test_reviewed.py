@@ -18,6 +18,7 @@ import pytest
 from slabcache import WriteBehindCache
 from slabcache.stores import SQLiteStore
 from support.faulty_store import FaultyStore, make
+from support.sqlite_file import execute
 
 
 def test_a_cache_that_somebody_has_come_by_again_is_written_on() -> None:
@@ -49,11 +50,11 @@ def test_a_dropped_cache_whose_rows_are_being_saved_is_no_open_one() -> None:
 
 
 def unique(path: Path) -> SQLiteStore:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS t (key BIGINT NOT NULL, value BIGINT NOT NULL UNIQUE, "
-            "PRIMARY KEY (key)) WITHOUT ROWID"
-        )
+    execute(
+        path,
+        "CREATE TABLE IF NOT EXISTS t (key BIGINT NOT NULL, value BIGINT NOT NULL UNIQUE, "
+        "PRIMARY KEY (key)) WITHOUT ROWID",
+    )
     return SQLiteStore(path, table="t", key="u8", value="u8", busy_timeout=0.05)
 
 

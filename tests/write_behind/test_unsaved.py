@@ -1,4 +1,4 @@
-"""States and rings of unsaved entries, without a thread: every step is the test's."""
+"""States and rings of unsaved entries, step by step."""
 
 from __future__ import annotations
 
@@ -10,35 +10,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from slabcache.behind.core import ABSENT, NO_ROOM, UNKNOWN, WriteBehindCore
+from slabcache.behind.core import ABSENT, NO_ROOM, UNKNOWN
 from slabcache.behind.drain import Drained
 from slabcache.behind.request import CREATE, Request
+from support.write_behind_core import NEVER, Core, drained
 
 CAPACITY, MAX_PENDING = 4, 3
 KEYS = st.integers(0, 11)
-NEVER = 2**63
-
-
-class Core(WriteBehindCore):
-    """Only what is in memory."""
-
-    def __init__(self, capacity: int = CAPACITY, max_pending: int = MAX_PENDING) -> None:
-        super().__init__(capacity, max_pending, "u8", "i8", None)
-
-    def _wake(self) -> None:
-        pass
-
-
-def drained(core: WriteBehindCore, until: int, limit: int) -> Drained:
-    batch = Drained(core, limit)
-    core._drain(batch, until)
-    return batch
 
 
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core()
+        self.core = Core(CAPACITY, MAX_PENDING)
         self.values: dict[int, int | None] = {}  # of unsaved keys; None: deleted
         self.batch: set[int] = set()  # keys that the store has been given
         self.rewritten: set[int] = set()  # keys written since then
@@ -215,7 +199,7 @@ def test_a_change_says_how_many_rows_it_lacks_room_for() -> None:
 
 
 def test_what_is_not_due_stays() -> None:
-    core = Core()
+    core = Core(CAPACITY, MAX_PENDING)
     core._attempt_put(1, 1)
     since = core._unsaved()[3]
     assert len(drained(core, since - 1, 10)) == 0
@@ -223,7 +207,7 @@ def test_what_is_not_due_stays() -> None:
 
 
 def test_an_acknowledgement_does_not_clean_what_was_written_since() -> None:
-    core = Core()
+    core = Core(CAPACITY, MAX_PENDING)
     core._attempt_put(1, 1)
     rows = drained(core, NEVER, 10)
     core._attempt_put(1, 2)
@@ -233,7 +217,7 @@ def test_an_acknowledgement_does_not_clean_what_was_written_since() -> None:
 
 
 def test_what_is_not_of_the_cache_is_refused() -> None:
-    core, other = Core(), Core()
+    core, other = Core(CAPACITY, MAX_PENDING), Core(CAPACITY, MAX_PENDING)
     for cache in core, other:
         cache._attempt_put(1, 1)
     far = np.array([4_000_000_000], np.uint32)

@@ -18,15 +18,20 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 import read_states
+from read_states.app import reply
 from read_states.fleet.change import ChangeError, change_ring
 from read_states.fleet.gateway import NO_NGINX, Gateway, find_nginx
 from read_states.fleet.member import Rings
@@ -37,10 +42,10 @@ from read_states.rows import without_options
 __all__ = ["Fleet", "add_arguments", "run"]
 
 EXAMPLES = Path(read_states.__file__).parent.parent
-CASSANDRA = EXAMPLES.parent / "tools" / "cassandra"
 HOST = "127.0.0.1"
 ASKED_WITHIN = aiohttp.ClientTimeout(total=5)
 CHANGE_WITHIN = 300.0  # seconds that an instance may take for a step
+COMMANDS_WITHIN = 60  # seconds that commands under way get after SIGTERM
 PASSED_ON = ("capacity", "max_pending", "max_connections", "flush_interval")  # options of the instances
 
 
@@ -204,9 +209,13 @@ async def _serve(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT."""
     if find_nginx() is None:
         raise FleetError(NO_NGINX)
-    over = asyncio.Event()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            lambda: _commands(fleet), factory=True, log_config=None, timeout_graceful_shutdown=COMMANDS_WITHIN
+        )
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, over.set)
+        signal.signal(number, server.handle_exit)  # the server's own are in place only while it serves
     store, stop_store = (
         _start_cassandra() if arguments.store == "cassandra" else (arguments.store, lambda: None)
     )
@@ -220,9 +229,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
         for name, process in fleet.processes.items():
             print(f"an instance listens at {name}, process {process.pid}")
         print(f"the gateway listens at {fleet.gateway.address}, process {fleet.gateway.pid}", flush=True)
-        control = await _listen(fleet, arguments.folder / "control")
-        await over.wait()
-        await control.cleanup()
+        with _control(arguments.folder / "control") as listener:
+            await server.serve([listener])
     finally:
         saved = await fleet.stop()
         stop_store()
@@ -231,57 +239,56 @@ async def _serve(arguments: argparse.Namespace) -> int:
 
 def _start_cassandra() -> tuple[str, Callable[[], object]]:
     """A server on this machine; what stops it again, if it did not run before."""
+    sys.path.append(str(EXAMPLES.parent))  # the checkout, wherever this was started
+    from tools.cassandra.node import Node, NodeError
 
-    def tool(command: str) -> int:
-        return subprocess.run([sys.executable, str(CASSANDRA), command]).returncode
-
-    was_there = tool("status") == 0
-    if tool("start"):
-        raise FleetError("there is no Cassandra")
-    facts = json.loads((EXAMPLES.parent / "build" / "cassandra" / "node.json").read_text())
-    url = f"cassandra://{facts['host']}:{facts['port']}/read_states"
-    return url, (lambda: None) if was_there else (lambda: tool("stop"))
+    node = Node()
+    was_there = node.pid() is not None
+    try:
+        node.start()
+    except NodeError as error:
+        raise FleetError(f"Cassandra has not started: {error}") from None
+    return node.url("read_states"), (lambda: None) if was_there else node.stop
 
 
-async def _listen(fleet: Fleet, path: Path) -> web.AppRunner:
-    """Take commands by a socket that only this user can open."""
+def _commands(fleet: Fleet) -> Starlette:
+    """The commands, for other processes of this machine."""
 
-    async def add(_: web.Request) -> web.Response:
-        return web.json_response({"added": await fleet.add()})
+    async def add(_: Request) -> Response:
+        return reply({"added": await fleet.add()})
 
-    async def remove(request: web.Request) -> web.Response:
-        name = request.query["name"]
+    async def remove(request: Request) -> Response:
+        name = request.query_params["name"]
         await fleet.remove(name)
-        return web.json_response({"removed": name})
+        return reply({"removed": name})
 
-    async def status(_: web.Request) -> web.Response:
-        return web.json_response(await fleet.status())
+    async def status(_: Request) -> Response:
+        return reply(await fleet.status())
 
-    @web.middleware
-    async def explain(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException:
-            raise
-        except ChangeError as error:
-            return web.json_response({"abandoned": f"the old ring holds: {error}"}, status=503)
-        except FleetError as error:
-            return web.json_response({"error": str(error)}, status=400)
-        except Exception as error:
-            traceback.print_exc()
-            return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=500)
+    async def explain(_: Request, error: Exception) -> Response:
+        if isinstance(error, ChangeError):
+            return reply({"abandoned": f"the old ring holds: {error}"}, 503)
+        if isinstance(error, FleetError):
+            return reply({"error": str(error)}, 400)
+        return reply({"error": f"{type(error).__name__}: {error}"}, 500)  # the server logs the traceback
 
-    app = web.Application(middlewares=[explain])
-    app.add_routes([web.post("/add", add), web.post("/remove", remove), web.post("/status", status)])
-    runner = web.AppRunner(app)
-    await runner.setup()
+    return Starlette(
+        routes=[
+            Route(f"/{command.__name__}", command, methods=["POST"]) for command in (add, remove, status)
+        ],
+        exception_handlers=dict.fromkeys([ChangeError, FleetError, Exception], explain),
+    )
+
+
+@contextmanager
+def _control(path: Path) -> Iterator[socket.socket]:
+    """A socket that only this user can open."""
     path.unlink(missing_ok=True)
     before = os.umask(0o077)
-    await web.UnixSite(runner, str(path)).start()
-    os.umask(before)
-    return runner
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        os.umask(before)
+        yield listener
 
 
 async def _ask(folder: Path, action: str, name: str | None) -> int:
