@@ -1,6 +1,11 @@
-"""What every cache on an arena has: the lock, the size, iteration, statistics, copies of all that is in it.
+"""`SlabBase`, what every cache on an arena has: lock, size, iteration, statistics, copies of its content.
 
-`_core.pyx` builds the cache of `SlabCache` on it, `behind/core.pyx` the one before a store.
+`_core.pyx` and `_batch.pyx` build the cache of `SlabCache` on it, `behind/drain.pyx` and `behind/core.pyx`
+the one in front of a store. `Evicted` is where a call makes room for the rows that it evicts, and how they
+are handed out: by `return_evicted`, or to `on_evict`.
+
+While a lock is held no Python code runs, nothing is allocated and no reference dropped. All results are made
+before a change, so that a call without memory has changed nothing.
 """
 
 cimport cython

@@ -1,4 +1,7 @@
-"""Arithmetic on one numeric field in place, inside a packed record. No alignment is assumed."""
+"""Arithmetic on one numeric field in place, inside a packed record: a sum that does not fit changes nothing.
+
+No alignment is assumed.
+"""
 
 from libc.math cimport isfinite
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t

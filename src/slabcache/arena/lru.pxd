@@ -8,8 +8,9 @@ operation has a special case for the ends; a zeroed ring is an empty one. All ar
 
 Evictions walk the tail, where each slot must be read from memory before the next one is known. So each
 slot carries a hint, the slot that was pushed 16 pushes after it: when it is evicted, the hint names a
-coming victim early enough to fetch it. A hint may be stale, or 0, and then costs time alone; but it is
-followed, so it always names a slot that there is.
+coming victim early enough to fetch it. The trail, in the header, has the last 16 pushes and the next 16
+victims. A hint may be stale, or 0, and then costs time alone; but it is followed, so it always names a slot
+that there is. In front of a store the word of an unsaved slot holds no hint (see behind/arena/marks.pxd).
 
 Base words: `next`. Derived: `prev`. Hints and trail are advice.
 

@@ -17,7 +17,8 @@ once and never grows, so there is no rehash. It does not own the keys: it is tol
 
 All words are derived, from the keys of the live slots.
 
-Invariant I1: every live slot is in the table once, found from its key; the table holds nothing else.
+Invariant I1: every live slot is in the table once, found from its key; the table holds nothing else. (In
+front of a store pending slots and tombstones are in it, too.)
 
 Source: the overflow counters of F14 (Bronson and Shi, Facebook, 2019).
 """

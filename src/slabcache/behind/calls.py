@@ -1,4 +1,4 @@
-"""The calls of a cache before a store that may have to wait: as generators, and run by blocking.
+"""The calls of a cache in front of a store that may have to wait: as generators, and run by blocking.
 
 A generator yields what it waits for, a load or room, and goes on once it is there. `Calls` runs them by
 blocking, `AsyncCalls` (aio.py) in an event loop.

@@ -1,4 +1,4 @@
-"""The calls of a cache before a store, as far as they need not wait: for the store, or for room.
+"""The calls of a cache in front of a store, as far as they need not wait: for the store, or for room.
 
 Steps are those of `_core.pyx` and `_batch.pyx`. What must wait is told to the caller, `WriteBehindCache`,
 with nothing changed: a row is not in memory (MISSING), or all slots are unsaved (FULL). It waits, blocking or

@@ -1,4 +1,8 @@
-"""Loads from a store: concurrent misses of one key load it once, and those of several load together."""
+"""Loads from a store: concurrent misses of one key load it once, and those of several load together.
+
+Who misses keys joins flights (flights.pyx). Each load knows the number of the last write before it began:
+what it brings is kept, or refused as stale, by that (behind/arena/unsaved.pxd).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The rows of a batch call before a store, from its first attempt to its last."""
+"""The rows of a call that may have to wait: keys, what the store has for them, and results.
+
+A call is attempted until nothing is missing and there is room; this is what it keeps from one attempt to the
+next.
+"""
 
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING

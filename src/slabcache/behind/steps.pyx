@@ -1,7 +1,7 @@
-"""A call that may have to wait, as a generator of what it waits for, and how it is run step by step.
+"""`Call` runs a generator until it wants to wait again, and has what it returned in the end.
 
-`next()` would make a StopIteration of what the generator returns, and there may be no memory for that when
-all is done. Nothing is made here: a call that has changed the cache cannot fail any more by this.
+`next()` would make a StopIteration of that, and there may be no memory for it. Here nothing is made: a call
+that has changed the cache can no longer fail.
 """
 
 cimport cython

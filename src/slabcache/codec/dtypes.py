@@ -2,7 +2,8 @@
 
 Inside the arena a record is packed and in native byte order, whatever padding or byte order the user's
 dtype has: equal keys are then equal bytes. `describe` does the translation and refuses what a
-fixed-size record without Python objects cannot hold.
+fixed-size record without Python objects cannot hold, text and objects among it, with a word on what to use
+instead.
 """
 
 from __future__ import annotations

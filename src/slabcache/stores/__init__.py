@@ -1,4 +1,15 @@
-"""Stores for `WriteBehindCache`: `SQLiteStore`, `CassandraStore`, and `Store`, which any other can be."""
+"""Stores for `WriteBehindCache`: `SQLiteStore`, `CassandraStore`, and `Store`, the protocol of any other.
+
+    base          the protocol: what a store must provide, and may not do
+    columns       from dtypes to the columns of a table, and whole batches between the two
+    table_store   what stores with such columns share
+    calls         which calls of a store are under way, known without a lock
+    sqlite*       SQLite: the store, its table, its connections, one of them, its log
+    cassandra*    Cassandra: the store, its cluster, table, session and connections; `timestamps` are for it
+
+A store knows no cache. It holds no lock of Python's while Python code runs, and uses nothing in the child
+of a fork that its parent has opened. For another database only the protocol counts.
+"""
 
 from __future__ import annotations
 

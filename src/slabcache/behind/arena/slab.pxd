@@ -1,9 +1,9 @@
-"""The cache before a store: what `arena/slab.pxd` does, where the store may not have an entry yet.
+"""The cache in front of a store: what `arena/slab.pxd` does, where the store may not have an entry yet.
 
 There are `capacity` places in the LRU list and `capacity + max_pending` slots. A clean victim gives its slot
-to the newcomer. An unsaved one leaves the list alone, as pending, stays in the table, and is linked back by
-the next use. Where that many wait already, the least recent clean entry goes instead; where there is none,
-every slot is unsaved, and a write has to wait.
+to the newcomer. An unsaved one is taken off the list, but not out of the table: it is pending, and the next
+use links it back. Where `max_pending` are pending already, the least recent clean entry goes instead
+(behind_oldest_clean); where there is none, every slot is unsaved, and a write has to wait.
 
 A row that is not in memory comes from the caller: it says for each key what the store has, once it knows.
 Each function needs the lock of the cache, none allocates, fails half-way or runs Python code.

@@ -3,7 +3,7 @@
 A slot that is unsaved has a mark, with its state (see marks.pxd). Behind all slots lie, at `extra_at`
 
     unsaved_t                   counts
-    uint64_t x stripes           numbers of writes that were saved
+    uint64_t x stripes          numbers of writes that were saved
 
 and the marks at `pool_at`. The dirty ring runs through the marks; the pending ring through the slots, whose
 links are free, as they are off the LRU list.
@@ -14,11 +14,11 @@ links are free, as they are off the LRU list.
                                |  acknowledge      v
                                +---------------  REDIRTIED
 
-So an acknowledgement cleans only what was not written since. A flag besides says where a slot is: in the LRU
-list, evicted from it (pending), or deleted (a tombstone, until the store has deleted its row too). All of
-them are in the table. Another flag, failing, is that of a dirty slot whose row alone the store did not take:
-it is on neither ring, so that no batch takes it, until the flusher, which keeps a list of these slots, asks
-for it again.
+So an acknowledgement cleans only what was not written since. A flag besides says where a slot is: in the
+LRU list, evicted from it (pending), or deleted (a tombstone, until the store has deleted its row too). All
+of them are in the table. Another flag, failing, is that of a dirty slot whose row alone the store did not
+take: it is on neither ring, so that it is not drained, until the flusher, which keeps a list of these
+slots, asks for it again.
 
 Another flag, STATE_PASSED, is that of all entries from the least recent one up to `cursor`: the search for a
 clean entry has gone past them, as they were unsaved. One of them that the store confirms is overtaken: it
@@ -28,16 +28,16 @@ passed twice while it keeps its place.
 A value that is loaded must not replace a newer one. Each write has a number. When the store has confirmed a
 row, the number of its last write is left at a stripe picked by its hash: from then on the row may leave
 memory, and a load that began before that number may have read what was there before the write, and is not
-kept. Keys share stripes, so now and then a load is not kept for a write of another key: how often depends on
-the rows that are written, and confirmed by the store, both within the time that a load takes; there are
-stripes enough for ten thousands.
+kept (behind_is_current). Keys share stripes, so now and then a load is not kept for a write of another key:
+how often depends on the rows that are written, and confirmed by the store, both within the time that a load
+takes; there are stripes enough for ten thousands.
 
 Base words: `max_pending`, `writes`, the numbers of saved writes. Derived, from the marks: counts and ends of
-rings. What concerns room, sleep and bell is of the moment.
+rings. For whom room is kept, and whether the flusher sleeps or is to be woken, is of the moment.
 
-Invariant I6: slots that are neither clean nor failing are on the dirty ring once, oldest first; pending ones
-that are in no batch on the pending ring too; pending <= max_pending. Each mark is free or that of one unsaved
-slot. Each function needs the lock of the cache.
+Invariant I6: slots that are neither clean nor failing are on the dirty ring once, oldest first; pending
+ones that are not drained on the pending ring too; pending <= max_pending. Each mark is free or that of one
+unsaved or overtaken slot. Each function needs the lock of the cache.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
