@@ -21,8 +21,8 @@ from .results import SUITES, Results, Run
 from .sizes import LARGE
 
 ROOT = Path(__file__).parent.parent
-#: Suites that every pass repeats, and those of them for the rivals. All others belong to the first.
-REPEATED, REPEATED_FOR_RIVALS = (
+#: Suites that every pass repeats, and those of them for the fastest peers. All others belong to the first.
+REPEATED, REPEATED_FOR_PEERS = (
     ("scalar", "eviction", "batch", "resize", "scaling", "behind", "sqlite"),
     ("eviction",),
 )
@@ -50,11 +50,11 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     for old in options.out.glob("*.json"):
         old.unlink()
-    others = bars.RIVALS if options.bars else [name for name in INSTALLED if name not in TOGETHER]
+    others = bars.FASTEST if options.bars else [name for name in INSTALLED if name not in TOGETHER]
     commands = []
     for number in range(1, options.passes + 1):
         for peers in [TOGETHER, *((name,) for name in others)]:
-            repeated = REPEATED if peers == TOGETHER else REPEATED_FOR_RIVALS
+            repeated = REPEATED if peers == TOGETHER else REPEATED_FOR_PEERS
             all_of_them = number == 1 and (peers == TOGETHER or not options.bars)
             chosen = [suite for suite in options.suites if all_of_them or suite in repeated]
             if not chosen:
@@ -63,7 +63,7 @@ def main() -> int:
             commands.append(command)
             if code := _run(command, f"pass {number}, {', '.join(peers)}"):
                 return code
-        others = Results(options.out).fastest("evicting_write", LARGE, bars.RIVALS)[:2]
+        others = Results(options.out).fastest("evicting_write", LARGE, bars.FASTEST)[:2]
     Run(options.quick, options.passes, options.suites, commands).write(options.out)
     print(*report.whole(Results(options.out), options.quick, options.bars), sep="\n")
     return 0

@@ -12,7 +12,7 @@ from .results import Figure, Results, Subject
 from .sizes import HUGE, LARGE, SMALL
 
 #: Of which the fastest is what an evicting write is compared with.
-RIVALS: list[str] = [
+FASTEST: list[str] = [
     name
     for name in ("lru_dict", "cachebox", "moka", "theine", "cachetools", "ordered_dict")
     if name in INSTALLED
@@ -32,9 +32,9 @@ def versus(ours: Subject, test: str = "", name: str = "slabcache") -> Callable[[
     return lambda results: (results.ratio(ours, other), "")
 
 
-def versus_fastest_rival(results: Results) -> Finding:
+def versus_fastest_peer(results: Results) -> Finding:
     ours = slabcache("evicting_write", LARGE)
-    fastest = results.fastest(ours.test, LARGE, RIVALS)
+    fastest = results.fastest(ours.test, LARGE, FASTEST)
     if not fastest:
         return None, ""
     return results.ratio(ours, ours._replace(name=fastest[0])), f": {PEERS[fastest[0]].label}"
@@ -119,7 +119,7 @@ BARS = (
         1.2,
         versus(slabcache("hit_of_u8_key", SMALL), name="dict"),
     ),
-    Bar("evicting `cache[a, b] = value`, 1 M entries", "fastest rival", 0.40, 0.25, versus_fastest_rival),
+    Bar("evicting `cache[a, b] = value`, 1 M entries", "fastest peer", 0.40, 0.25, versus_fastest_peer),
     Bar(f"{GET}, 1 M entries", TAKE, 2.5, 1.8, versus(slabcache("get_many", LARGE), "take", "numpy.take")),
     Bar(f"{GET}, 10 M entries", TAKE, 2.9, 1.8, versus(slabcache("get_many", HUGE), "take", "numpy.take")),
     Bar(

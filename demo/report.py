@@ -130,10 +130,10 @@ def footer(conditions: Conditions, runs: Mapping[str, Run], summaries: Mapping[s
 def takeaway(summaries: Mapping[str, Summary]) -> str:
     """One sentence, made of the figures alone."""
     objects, slab, floor = (summaries[name] for name in ("objects", "slabcache", "floor"))
-    rivals = [name for name, contender in CONTENDERS.items() if contender.caches and name != "slabcache"]
+    others = [name for name, contender in CONTENDERS.items() if contender.caches and name != "slabcache"]
     # A full collection put off beyond the end of the run is none avoided.
-    rivals = [name for name in rivals if summaries[name].full_collections] or rivals
-    best = min(rivals, key=lambda name: summaries[name].longest_working)
+    others = [name for name in others if summaries[name].full_collections] or others
+    best = min(others, key=lambda name: summaries[name].longest_working)
     sentence = (
         f"Longest pause (by the clock / working): {_pauses(objects)} with Python objects, "
         f"{_pauses(summaries[best])} with the best of the others ({CONTENDERS[best].label}), "

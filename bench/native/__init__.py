@@ -1,7 +1,7 @@
 """slabcache beside caches of other languages: ``python -m bench.native``.
 
 Each subject is measured by a program of its own, which takes SUBJECT ENTRIES ROWS SEED and prints one JSON
-object a line. `go/` and `rust/` hold the neighbours, `slab` measures slabcache; all do the same in the same
+object a line. `go/` and `rust/` hold the peers, `slab` measures slabcache; all do the same in the same
 order:
 
 1. fill, then read all entries in random order, so that recency has nothing to do with the order in memory;

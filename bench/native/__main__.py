@@ -25,14 +25,14 @@ from .report import BATCH, LABELS, LRU, LRU_FX, MAP_LIST, QUICK_CACHE, SCALAR, F
 SIZES = [100_000, 1_000_000, 10_000_000]
 ROWS, QUICK_ROWS = 1_000_000, 200_000  # behind each time
 SLAB = [sys.executable, "-m", "bench.native.slab"]
-NEIGHBOURS = {GO: {MAP_LIST: "map-list"}, CARGO: {name: name for name in (LRU, LRU_FX, QUICK_CACHE)}}
+PEERS = {GO: {MAP_LIST: "map-list"}, CARGO: {name: name for name in (LRU, LRU_FX, QUICK_CACHE)}}
 
 
 def main() -> int:
     options = _parse()
     commands: dict[str, list[str]] = {BATCH: [*SLAB, "batch"], SCALAR: [*SLAB, "scalar"]}
     known = [with_version("numpy"), with_version("slabcache")]
-    for toolchain, subjects in NEIGHBOURS.items():
+    for toolchain, subjects in PEERS.items():
         if program := build(toolchain):
             commands |= {name: [str(program), subject] for name, subject in subjects.items()}
             known += versions(toolchain)

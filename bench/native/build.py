@@ -1,4 +1,4 @@
-"""Build the programs of the neighbours where their toolchains are, outside of the source tree."""
+"""Build the programs of the peers where their toolchains are, outside of the source tree."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def versions(toolchain: str) -> list[str]:
 
 
 def _build_go() -> Path:
-    program = OUT / "go" / "neighbours"
+    program = OUT / "go" / "peers"
     subprocess.run([GO, "build", "-o", program, "."], cwd=HERE / "go", check=True)
     return program
 
@@ -51,4 +51,4 @@ def _build_rust() -> Path | None:
         return None
     command = [CARGO, "build", "--quiet", "--release", "--offline", manifest]
     subprocess.run(command, env=os.environ | {"CARGO_TARGET_DIR": str(target)}, check=True)
-    return target / "release" / "neighbours"
+    return target / "release" / "peers"

@@ -1,3 +1,3 @@
-module neighbours
+module peers
 
 go 1.24

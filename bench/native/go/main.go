@@ -1,4 +1,4 @@
-// Neighbours measures one cache of one size: neighbours SUBJECT ENTRIES ROWS SEED. One JSON object a line.
+// Peers measures one cache of one size: peers SUBJECT ENTRIES ROWS SEED. One JSON object a line.
 package main
 
 import (
@@ -38,7 +38,7 @@ type total struct {
 
 func main() {
 	if len(os.Args) != 5 {
-		fail("usage: neighbours SUBJECT ENTRIES ROWS SEED")
+		fail("usage: peers SUBJECT ENTRIES ROWS SEED")
 	}
 	runtime.LockOSThread()
 	entries, rows, seed := number(os.Args[2]), number(os.Args[3]), number(os.Args[4])

@@ -1,6 +1,6 @@
 package main
 
-// Key and Value are Read States, the workload that all native neighbours share.
+// Key and Value are Read States, the workload that all native peers share.
 type Key struct{ UserID, ChannelID uint64 }
 
 type Value struct {

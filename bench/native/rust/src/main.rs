@@ -1,4 +1,4 @@
-//! Measures one cache of one size: `neighbours SUBJECT ENTRIES ROWS SEED`. One JSON object a line.
+//! Measures one cache of one size: `peers SUBJECT ENTRIES ROWS SEED`. One JSON object a line.
 
 mod subjects;
 mod workload;
@@ -17,7 +17,7 @@ const STALL_WRITES: usize = 16; // writes between two looks at the clock, which 
 fn main() {
     let arguments: Vec<String> = env::args().collect();
     let [_, subject, entries, rows, seed] = arguments.as_slice() else {
-        panic!("usage: neighbours SUBJECT ENTRIES ROWS SEED");
+        panic!("usage: peers SUBJECT ENTRIES ROWS SEED");
     };
     let number = |text: &String| text.parse::<u64>().expect("ENTRIES, ROWS and SEED are numbers");
     let (entries, rows, seed) = (number(entries), number(rows), number(seed));

@@ -1,4 +1,4 @@
-//! Read States, the workload that all native neighbours share: key number i is the same everywhere.
+//! Read States, the workload that all native peers share: key number i is the same everywhere.
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
