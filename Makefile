@@ -177,5 +177,5 @@ $(VENV)/.example: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) $$($(BIN)/python tools/extra.py demo test example dev)
+	$(PIP) $$($(BIN)/python tools/extra.py demo test example bench dev)
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import pickle
 import pickletools
 from collections.abc import Sequence
@@ -154,6 +155,18 @@ def test_field_names_in_unicode() -> None:
     row = record((7,), [("größe", "u1")])
     assert row.größe == row["größe"] == 7
     assert "größe" in repr(row)
+
+
+def test_picklers_with_a_table_of_their_own() -> None:
+    cache = SlabCache(2, key="u8", value=[("n", "u4")])
+    cache[1] = (7,)
+    pickled = io.BytesIO()
+    pickler = pickle.Pickler(pickled)
+    pickler.dispatch_table = {}
+    pickler.dump(cache[1])
+    assert pickle.loads(pickled.getvalue()) == cache[1]
+    make, arguments = cache[1].__reduce__()
+    assert make(*arguments) == cache[1]
 
 
 def test_what_pickles_name_stays_where_it_is() -> None:

@@ -140,6 +140,7 @@ cdef class SlabBase(Typed):
             arena_destroy(header)
             raise RuntimeError("a cache cannot be initialised twice")
         slab_attach(&self.slab, header)
+        self.seed = header.seed         # keys are hashed by this one, whoever else has drawn one meanwhile
         self.initialised = True
         self._key_schema = key_schema
         self._value_schema = value_schema

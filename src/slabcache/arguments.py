@@ -22,5 +22,5 @@ def whole(name: str, number: int, least: int, most: int = 2**32 - 1) -> int:
     if isinstance(number, bool) or not hasattr(number, "__index__"):
         raise TypeError(f"{name} must be an integer, not {type(number).__name__}")
     if not least <= (value := index(number)) <= most:
-        raise ValueError(f"{name} must be from {least} to {most}, not {number}")
+        raise ValueError(f"{name} must be from {least} to {most}, not {value}")
     return value

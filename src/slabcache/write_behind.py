@@ -163,9 +163,8 @@ class WriteBehindCache(AsyncCalls, SlabMapping):
         self._is_over = False  # it has been closed, and the store too
         forget_parent()
         flusher = Flusher(self, store, interval, rows, on_rejected)
-        flusher.start(self._exit_timeout)
         self._flusher = flusher
-        flusher.attach()
+        flusher.start(self._exit_timeout)
         if default is not None and hasattr(store, "null_value"):
             packed = self._value_schema.encode_rows([default])
             store.null_value = from_rows(self._value_schema, packed)[0]

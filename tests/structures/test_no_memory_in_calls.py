@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import pytest
 from slabcache._structures import without_memory
 
 from slabcache import WriteBehindCache
+from slabcache.behind.steps import Call
 from support.faulty_store import FaultyStore
 
 UPSTREAM = ("StringDType is not currently supported", "can't allocate lock")  # what others make of it
@@ -119,3 +121,28 @@ if sys.version_info < (3, 12):
                     cache = build()
             cache.close()
         assert number > 50 or name not in LOADING
+
+
+def test_a_write_that_has_waited_for_room() -> None:
+    """Once it is made nothing fails any more, not even telling others that no room is kept."""
+    made = failed = 0
+    for number in range(1, 40):
+        store = PlainStore(value="i8")
+        store.save_many = lambda keys, values, store=store: store.gate.wait()  # type: ignore[method-assign]
+        store.gate.clear()
+        with WriteBehindCache(2, store, max_pending=0, flush_interval=0) as cache:
+            cache[1] = cache[2] = 1
+            call = Call(cache._putting_one(3, 30))
+            assert call.advance()  # it waits for room, and has room kept
+            store.gate.set()
+            while cache.stats().dirty:
+                time.sleep(0.001)
+            store.gate.clear()
+            error, _ = without_memory(number, call.advance)
+            is_there = cache._attempt(3, False, False) == 30
+            store.gate.set()
+            assert is_there == (error is None), number
+            made += is_there
+            failed += not is_there
+            call.close()
+    assert made

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 
+import slabcache
 from slabcache import ClosedError, WriteBehindCache
 from slabcache.behind import flusher
 from slabcache.stores import SQLiteStore
@@ -209,3 +214,37 @@ def test_in_asyncio() -> None:
         assert cache.closed
 
     asyncio.run(main())
+
+
+def test_an_interrupt_of_the_constructor() -> None:
+    """At whatever step: the next cache on the store opens."""
+    folder = str(Path(slabcache.__file__).parent)
+    store = FaultyStore()
+    for number in itertools.count(1):
+        steps = 0
+
+        def trace(frame: FrameType, event: str, _: object, number: int = number) -> Any:
+            nonlocal steps
+            if not frame.f_code.co_filename.startswith(folder):
+                return None
+            steps += 1
+            if steps == number:
+                raise KeyboardInterrupt
+            return trace
+
+        first = None
+        try:
+            sys.settrace(trace)
+            first = WriteBehindCache(4, store)
+        except KeyboardInterrupt:
+            assert first is None
+        finally:
+            sys.settrace(None)
+        if first is not None:
+            first.close()
+        cache = WriteBehindCache(4, store, exit_timeout=60)
+        cache[number] = number
+        cache.close()
+        assert store.rows[number] == number
+        if first is not None:
+            return

@@ -142,7 +142,7 @@ def test_others_find_what_is_left() -> None:
     with waiting(store) as (cache, request):
         assert not cache._attempt_put(3, 3)
         assert cache._attempt_put(1, 5)  # is unsaved already
-        cache._give_up_room(request)
+        cache._release_room(request)
         assert cache._attempt_put(3, 3)
     assert store.rows == {1: 5, 2: 2, 3: 3}
 
@@ -159,7 +159,7 @@ def test_a_row_that_is_being_saved_is_not_kept_from_it() -> None:
         request = ask(cache, 4)
         assert not cache._attempt_put(1, 5)
         assert cache._attempt_put(2, 5)
-        cache._give_up_room(request)
+        cache._release_room(request)
         assert cache._attempt_put(1, 5)
     saving.join()
     assert store.rows == {1: 5, 2: 5}
@@ -232,7 +232,8 @@ def test_who_was_kept_from_writing_is_told(gives_up: bool, monkeypatch: pytest.M
     monkeypatch.setattr("slabcache.behind.calls._LOOK_AGAIN", 1000.0)
     with held(FaultyStore(), backpressure_timeout=4) as cache:
         cache.put_many([1, 2], [1, 2])
-        request = ask(cache, 3)
+        large = cache._putting([10, 11, 12], [0, 0, 0], False)
+        assert next(large).freed == 1  # it waits, and room is kept for it
         with ThreadPoolExecutor(1) as pool:
             small = pool.submit(cache.__setitem__, 3, 3)
             while not cache._flusher._denied:
@@ -240,12 +241,13 @@ def test_who_was_kept_from_writing_is_told(gives_up: bool, monkeypatch: pytest.M
                 time.sleep(0.001)
             (waiter,) = cache._flusher._denied
             if gives_up:
-                cache._give_up_room(request)
+                large.close()
             else:
                 cache._let_go_of_room()
             assert waiter.is_met
             small.result()
         assert not cache._flusher._denied
+        large.close()
 
 
 def test_a_load_that_fails_after_the_wait() -> None:
@@ -290,7 +292,7 @@ def test_popitem_waits_as_well() -> None:
         cache.put_many([1, 2], [1, 2])
         request = ask(cache, 3)
         assert cache._delete_least_recent() is NO_ROOM
-        cache._give_up_room(request)
+        cache._release_room(request)
         assert cache.popitem() == (7, 7)
 
 
@@ -312,14 +314,14 @@ def test_no_room_is_kept_until_the_store_takes_rows_again() -> None:
 def test_an_older_write_goes_first() -> None:
     with waiting(FaultyStore()) as (cache, first):
         second = ask(cache, 4)
-        cache._give_up_room(second)
+        cache._release_room(second)
         assert not cache._attempt_put(3, 3)
-        cache._give_up_room(first)
+        cache._release_room(first)
         second = ask(cache, 4, second)
         ask(cache, 3, first)  # has a lower number
-        cache._give_up_room(second)
+        cache._release_room(second)
         assert not cache._attempt_put(3, 3)
-        cache._give_up_room(first)
+        cache._release_room(first)
         assert cache._attempt_put(3, 3)
 
 

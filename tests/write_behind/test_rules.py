@@ -585,3 +585,17 @@ def test_flush_ends_though_the_store_fails_now_and_then_and_writes_go_on() -> No
         writer.join()
         store.sound = True
         cache.close()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", [("n", "u1")]])
+def test_values_of_one_byte(dtype: Any) -> None:
+    """The interpreter shares its strings of one byte: none of them is written to."""
+    store = FaultyStore("u8", dtype, rows={1: 65 if isinstance(dtype, str) else (65,)})
+    field = None if isinstance(dtype, str) else "n"
+    shared = [bytes([number]) for number in range(256)]
+    with WriteBehindCache(4, store) as cache:
+        assert cache.increment(1, field, 3) == 68
+        assert cache.increment(1, field, 3) == 71
+        assert shared == [number.to_bytes(1, "big") for number in range(256)]
+        assert cache.pop(1) in (71, (71,))
+    assert not store.rows

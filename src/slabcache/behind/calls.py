@@ -6,7 +6,6 @@ blocking, `AsyncCalls` (aio.py) in an event loop.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Generator
@@ -219,23 +218,16 @@ class Calls(WriteBehindCore):
                     deadline = deadline or deadline_after(self._patience)
                     yield from self._waiting_for_room(request, freed, deadline)
         finally:
-            self._give_up_room(request)
-
-    def _give_up_room(self, request: Request) -> None:
-        """There is no next attempt of a change."""
-        if self._release_room(request):
-            self._tell_of_room()
+            try:  # the change may have been made: a lack of memory is no error of it
+                if self._release_room(request) and not self._forked:
+                    self._flusher.tell_of_room()
+            except MemoryError:  # those who wait look by themselves after a while
+                pass
 
     def _let_go_of_room(self) -> None:
         """For one who may not wait: what is kept for others is there for all."""
         self._release_all_room()
-        self._tell_of_room()
-
-    def _tell_of_room(self) -> None:
-        """No room is kept any more. The change may have been made: a lack of memory is no error of it."""
-        if not self._forked:
-            with contextlib.suppress(MemoryError):  # those who wait look by themselves after a while
-                self._flusher.tell_of_room()
+        self._flusher.tell_of_room()
 
     def _waiting_for_room(self, request: Request, freed: int, deadline: float | None) -> Steps[None]:
         """Until there may be room for a change, which had none when so many rows had been freed."""

@@ -127,6 +127,10 @@ cdef class WriteBehindCore(DrainCore):
         self.bells = bells
         self.kept = kept
 
+    def _detach(self):
+        """There is none."""
+        self.bells = self.kept = None
+
     def __del__(self):
         """The last reference goes: the flusher, which knows whether rows are unsaved, keeps the cache for as
         long. No step of this runs Python code, so no signal handler gets in between, and the first needs no
@@ -570,7 +574,8 @@ cdef class WriteBehindCore(DrainCore):
             if status != STATUS_OTHER:
                 self.ring_bell()
                 return status
-            summed = PyBytes_FromStringAndSize(PyBytes_AS_STRING(found), schema.size)
+            summed = PyBytes_FromStringAndSize(NULL, schema.size)   # with NULL it is none that others have
+            native_copy(PyBytes_AS_STRING(summed), PyBytes_AS_STRING(found), schema.size)
             if not edit_apply(&edit, PyBytes_AS_STRING(summed)):
                 raise SumOverflowError(schema.label(position), 0)
             request.result = schema.decode_field(

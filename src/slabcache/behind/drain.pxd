@@ -12,7 +12,7 @@ from slabcache.behind.arena.unsaved cimport behind_t
 
 cdef class Drained:
     cdef cnp.ndarray slots, since, deleted, keys, values
-    cdef drained_t taken          # where in them the next row goes
+    cdef drained_t taken        # where in them the next row goes
     cdef uintptr_t cache        # whose rows they are
 
 

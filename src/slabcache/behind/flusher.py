@@ -187,20 +187,19 @@ class Flusher:
         """Become the one who writes to the store. A cache that was dropped is saved before, for `timeout`
         seconds at most."""
         deadline = deadline_after(timeout)
+        cache = self.cache()
+        assert cache is not None
         try:
             for identity in self.identities:
                 while (owner := _owners.setdefault(identity, self)) is not self:
                     owner.make_way(deadline)
+            cache._attach(self._bells, self._kept)  # before: dropped from here on, it ends the thread
             self._thread.start()
         except BaseException:
             self._disown()
+            if self._thread.ident is None:
+                cache._detach()
             raise
-
-    def attach(self) -> None:
-        """The cache is complete: it may ring, and be dropped."""
-        cache = self.cache()
-        assert cache is not None
-        cache._attach(self._bells, self._kept)
 
     def _disown(self) -> None:
         for identity in self.identities:

@@ -107,12 +107,12 @@ class Loader:
             if place in flight.failures:
                 raise self.own(flight.failures[place])
         numbers = {flight: number for number, flight in enumerate(loads.distinct())}
-        of_row = np.array([numbers[flight] for flight in loads.flights])
+        of_row, at_place = np.array([numbers[flight] for flight in loads.flights]), np.array(places)
         for flight, number in numbers.items():
             assert flight.values is not None
             assert flight.found is not None
             here = np.flatnonzero(of_row == number)
-            at = np.array(places)[here]
+            at = at_place[here]
             later = flight in loads.later
             request.supply(loads.rows[here], flight.values[at], flight.found[at], flight.as_of, later)
 

@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 
-cdef struct span_t:            # of one field
+cdef struct span_t:             # of one field
     uint32_t packed             # bytes from the start of a packed row
     uint32_t own                # bytes from the start of a row of the user's dtype
     uint32_t size

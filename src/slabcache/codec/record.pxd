@@ -23,7 +23,7 @@ cdef class Schema:
     cdef readonly Py_ssize_t size       # bytes of a packed record
     cdef Py_ssize_t count               # fields; 0 in one that was made without arguments
     cdef field_t *fields                # owned
-    cdef span_t *spans                # of the fields in the user's dtype; owned; NULL where that is packed
+    cdef span_t *spans                  # of the fields in the user's dtype; owned; NULL where that is packed
     cdef Py_ssize_t own_size            # bytes of a row of the user's dtype
     cdef dict positions                 # field name -> position
     cdef void *spare                    # memory of a dropped Record, for the next one; owned, or NULL

@@ -49,6 +49,7 @@ from slabcache.arena.field cimport (
 )
 from slabcache.codec.layout cimport layout_unpack, span_t
 
+import copyreg
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from operator import index as as_index
@@ -768,6 +769,10 @@ cdef class Record:
 
     def __sizeof__(self):
         return object.__sizeof__(self) - sizeof(self.data) + record_schema(self).size
+
+    def __reduce__(self):
+        """What `slabcache.pickles` has registered: here, too, for picklers with a table of their own."""
+        return copyreg.dispatch_table[Record](self)
 
     def index(self, item, *limits):
         """The position of the first field that is equal to `item`. ValueError where there is none."""

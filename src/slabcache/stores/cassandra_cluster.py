@@ -94,7 +94,7 @@ class ClusterOptions:
 def check_hosts(hosts: str | Sequence[str]) -> list[str]:
     checked = [hosts] if isinstance(hosts, str) else list(hosts)
     if not checked or not all(isinstance(host, str) and host for host in checked):
-        raise ValueError(f"hosts {checked!r} must be the name or address of a node, or several")
+        raise ValueError(f"hosts {hosts!r} must be the name or address of a node, or several")
     return checked
 
 

@@ -76,8 +76,8 @@ from slabcache.arena.slab cimport slab_attach, slab_t
 
 
 cdef enum:
-    STRIPES_MIN = 65536          # for the numbers of saved writes; a power of two
-    SLOTS_PER_STRIPE = 16        # at most
+    STRIPES_MIN = 65536         # for the numbers of saved writes; a power of two
+    SLOTS_PER_STRIPE = 16       # at most
 
     # What the flusher waits for.
     SLEEP_NOT = 0
@@ -96,8 +96,8 @@ cdef struct unsaved_t:
     flag_t bell                 # the flusher is to be woken
     slot_t cursor               # up to this one, entries of the LRU list are unsaved or overtaken; or NIL
     pool_t pool
-    ring_link_t pending_ends        # of the pending ring
-    ring_link_t overtaken_ends      # of the overtaken ring
+    ring_link_t pending_ends    # of the pending ring
+    ring_link_t overtaken_ends  # of the overtaken ring
     uint64_t kept               # slots that the change with the ticket `keeper` alone may make unsaved
     uint64_t keeper             # 0: none
     uint64_t kept_until         # in monotonic nanoseconds
@@ -114,7 +114,7 @@ cdef struct behind_t:           # views into one arena
     ring_t pending              # of slots
     ring_t overtaken            # of marks
     uint64_t *saved             # of each stripe, the highest number of a write that was saved
-    uint64_t stripe_mask         # stripes - 1
+    uint64_t stripe_mask        # stripes - 1
 
 
 cdef inline uint64_t unsaved_stripes(uint64_t slot_count) noexcept nogil:
