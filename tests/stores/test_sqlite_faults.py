@@ -3,7 +3,10 @@ there."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -408,3 +411,25 @@ def test_a_file_that_is_removed_again_and_again(store: SQLiteStore, path: Path) 
     stop.append(True)
     store.save_many(numbers(3), numbers(30))
     assert contents(path) == {3: 30}
+
+
+def test_the_log_of_a_file_that_is_gone_is_removed_while_its_folder_is_locked(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a step of this thread, say, that a finalizer has interrupted: it is not waited for without end."""
+    monkeypatch.setattr("slabcache.stores.sqlite_opened._FOLDER_PATIENCE", 0.05)
+    store = SQLiteStore(path, table="t", key="u4", value="u4")
+    keys = np.arange(10, dtype="u4")
+    store.save_many(keys, keys)
+    log = path.with_name(path.name + "-wal")
+    before = log.stat().st_ino
+    path.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with contextlib.suppress(sqlite3.OperationalError):
+            store.load_many(keys)
+        assert not log.exists() or log.stat().st_ino != before
+    finally:
+        os.close(folder)
+        store.close()

@@ -59,14 +59,7 @@ from numpy.ma import MaskedArray    # here, not lazily: an import in a forked ch
 
 from slabcache.errors import as_unfit_key
 from slabcache.codec.conversions import (
-    MASKED,
-    decode_numpy,
-    encode_numpy,
-    equal_arrays,
-    flat_items,
-    named_items,
-    plain_array,
-    structured_rows,
+    MASKED, decode_numpy, encode_numpy, equal_arrays, flat_items, named_items, plain_array, structured_rows
 )
 from slabcache.codec.dtypes import describe
 

@@ -18,6 +18,7 @@ import fcntl
 import os
 import sqlite3
 import sysconfig
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from slabcache.errors import RowsRejected
 
 __all__ = ["FileId", "Opened", "OwnConnection", "connect", "file_at", "is_file", "named"]
 
+_FOLDER_PATIENCE = 5.0  # seconds that one waits for another to remove a log
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 # SQLite closes the files of a connection when its last statement is gone. Without the GIL an object that
@@ -204,8 +206,7 @@ class Opened:
         try:
             # Other processes do the same, and one may have opened the new file in the meantime. While a
             # removed file is open here, its inode is not given to another.
-            with contextlib.suppress(OSError):
-                fcntl.flock(directory, fcntl.LOCK_EX)
+            _lock_folder(directory)
             for path, file in zip(self.paths[1:], self._files[1:], strict=True):
                 if file is not None and is_file(path, file):
                     path.unlink()
@@ -213,6 +214,23 @@ class Opened:
             with contextlib.suppress(OSError):
                 fcntl.flock(directory, fcntl.LOCK_UN)  # a child of a fork may have the descriptor, too
             os.close(directory)
+
+
+def _lock_folder(directory: int) -> None:
+    """Not for ever: who has the lock may be a step of this thread's that a finalizer has interrupted, or a
+    process that is stopped. Without the lock the log of a new file is at risk for the moment in which another
+    process removes that of the old one, too."""
+    deadline = time.monotonic() + _FOLDER_PATIENCE
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.01)
+        except OSError:  # a file system without such locks
+            return
 
 
 def file_at(path: Path) -> FileId | None:
