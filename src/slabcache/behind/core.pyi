@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 from slabcache.behind.drain import DrainCore
 from slabcache.behind.request import Request
@@ -20,6 +21,7 @@ ABSENT: object
 UNKNOWN: object
 NO_ROOM: object
 
+@disjoint_base
 class WriteBehindCore(DrainCore):
     def __getitem__(self, key: Any, /) -> Any: ...
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
