@@ -54,7 +54,7 @@ class Clock:
         self.benchmark.extra_info.update(
             name=name, entries=entries, operations=operations, turn=self.turn, **facts
         )
-        self.benchmark.pedantic(  # type: ignore[no-untyped-call]
+        self.benchmark.pedantic(
             function,
             setup=lambda: (setup(), {}),
             rounds=QUICK_ROUNDS if self.quick else rounds,

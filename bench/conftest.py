@@ -131,9 +131,7 @@ def record(benchmark: BenchmarkFixture) -> Callable[..., None]:
     """Record facts that are no times. The function has measured them in a process of its own."""
 
     def run(function: Callable[..., dict[str, Any]], *arguments: Any, **facts: object) -> None:
-        figures = benchmark.pedantic(  # type: ignore[no-untyped-call]
-            isolated, (function, *arguments), rounds=1
-        )
+        figures = benchmark.pedantic(isolated, (function, *arguments), rounds=1)
         benchmark.extra_info.update(figures, **facts)
 
     return run

@@ -26,7 +26,8 @@ def run_alone(
     with Worker(name, _measure, name, entries, interval, folder, progress) as child:
         while not child.pipe.poll(POLL):
             on_progress(progress.value)
-        return child.receive()  # type: ignore[no-any-return]
+        run: Run = child.receive()
+        return run
 
 
 def _measure(pipe: Connection, name: str, entries: int, interval: int, folder: Path, progress: Any) -> None:
