@@ -392,11 +392,12 @@ def test_a_load_that_closes_the_cache_while_another_thread_does() -> None:
     with ThreadPoolExecutor(2) as pool:
         load = pool.submit(cache.get, 1)
         store.loading.wait()
-        close = pool.submit(cache.close)
+        close = pool.submit(cache.close, 10)  # not for ever, where the load waits for it
         closing.set()
         close.result()
         with pytest.raises(ClosedError):
             load.result()
+    assert raised
     assert "waits for the load that this one carries out" in str(raised[0])
     assert store.closed == 1
 
